@@ -54,6 +54,8 @@ class Synced(msgspec.Struct, frozen=True):
 
     now: int
     position: int
+    refs: tuple[BatchRef, ...]
+    """The batches decided since the engine last knew, where they are known."""
     proof: CommitProof | None
 
 
