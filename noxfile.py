@@ -70,7 +70,7 @@ def tests(session: nox.Session) -> None:
 @nox.session(reuse_venv=False)
 def package(session: nox.Session) -> None:
     """Build sdist and wheel, install where no source is in sight, and run the engines' tests against that."""
-    temporary = Path(session.create_tmp())
+    temporary = Path(session.create_tmp()).resolve()
     shutil.rmtree(temporary)
     outside = temporary / "outside"
     outside.mkdir(parents=True)
