@@ -1,0 +1,1 @@
+"""Ready state machines, to start from and to measure with."""
