@@ -164,7 +164,7 @@ class KeyValue:
                 append(_MALFORMED)
                 continue
             # Nearly all commands are puts: they take neither a call nor a look-up.
-            if type(command) is Put:
+            if isinstance(command, Put):
                 key = command.key
                 data[key] = command.value
                 changed[key] = None
@@ -219,7 +219,7 @@ class KeyValue:
         except msgspec.DecodeError as error:
             raise Rejected(f"this is not a command of the key-value store: {error}") from error
 
-    def _execute(self, command: Command) -> bytes:
+    def _execute(self, command: Delete | CompareAndSet | Add) -> bytes:
         match command:
             case Delete():
                 return self._delete(command)
@@ -227,10 +227,6 @@ class KeyValue:
                 return self._compare_and_set(command)
             case Add():
                 return self._add(command)
-            case Put():
-                self._data[command.key] = command.value
-                self._tree.changed[command.key] = None
-                return _OK
 
     def _delete(self, command: Delete) -> bytes:
         if self._data.pop(command.key, None) is None:
