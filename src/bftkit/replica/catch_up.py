@@ -1,0 +1,335 @@
+"""Catching up: peers tell how far they are, and whoever lags fetches decided positions or a snapshot.
+
+Everything fetched carries its own proof, so a liar can waste a request but not plant a decision:
+entries carry the deciding votes, a snapshot is checked against a checkpoint certificate. Learning
+never gives back a right to vote.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from bftkit.core.batch import BatchRef
+from bftkit.core.checkpoint import CheckpointCertificate
+from bftkit.core.ids import ReplicaIndex
+from bftkit.core.inputs import Stable, Synced
+from bftkit.core.outputs import Broadcast, Send, SetTimer
+from bftkit.replica.inputs import SnapshotInstalled
+from bftkit.replica.messages import (
+    Commits,
+    FetchCommits,
+    FetchSnapshot,
+    Progress,
+    SnapshotAvailable,
+    SnapshotChunk,
+    StableCheckpoint,
+)
+from bftkit.replica.outputs import InstallSnapshot, Report, SendSnapshotChunk
+from bftkit.replica.records import RecordKind
+
+if TYPE_CHECKING:
+    from bftkit.replica.replica import Replica
+
+PROGRESS_TIMER = "replica/progress"
+"""Tell the peers how far this replica is, until all that are connected are equal."""
+
+SYNC_TIMER = "replica/sync"
+"""Ask somebody who is ahead."""
+
+MAX_SNAPSHOT_BYTES = 4_294_967_296
+"""Largest state that is taken from a peer."""
+
+_FETCH_AHEAD = 256
+"""Decided positions that may wait for their bodies before more are asked for."""
+
+
+class _Download:
+    """A snapshot on its way here."""
+
+    __slots__ = ("certificate", "parts", "received", "seen", "size", "source")
+
+    def __init__(self, certificate: CheckpointCertificate, size: int, source: ReplicaIndex) -> None:
+        self.certificate = certificate
+        self.size = size
+        self.source = source
+        self.parts: list[bytes] = []
+        self.received = 0
+        self.seen = -1
+        """What had been received when the timer last looked."""
+
+
+class CatchUp:
+    """What peers say of themselves, and what is being fetched."""
+
+    __slots__ = ("asked_at", "claims", "connected", "download", "installing", "last_told", "next_peer", "timers")
+
+    def __init__(self, members: int) -> None:
+        self.claims: list[Progress | None] = [None] * members
+        self.connected = [False] * members
+        self.download: _Download | None = None
+        self.installing = False
+        self.asked_at = -1
+        """Own position when somebody was last asked; no progress since means: ask another."""
+        self.next_peer: ReplicaIndex = 0
+        self.last_told: Progress | None = None
+        self.timers: dict[str, bool] = {PROGRESS_TIMER: False, SYNC_TIMER: False}
+
+
+def handlers(replica: "Replica") -> dict[type, Callable[[ReplicaIndex, Any], None]]:
+    """Return the handler of each message that belongs here."""
+    return {
+        Progress: lambda sender, message: on_progress(replica, sender, message),
+        FetchCommits: lambda sender, message: _on_fetch_commits(replica, sender, message),
+        Commits: lambda sender, message: _on_commits(replica, sender, message),
+        SnapshotAvailable: lambda sender, message: _on_snapshot_available(replica, sender, message),
+        FetchSnapshot: lambda sender, message: _on_fetch_snapshot(replica, sender, message),
+        SnapshotChunk: lambda sender, message: _on_snapshot_chunk(replica, sender, message),
+    }
+
+
+def _arm(replica: "Replica", timer: str, delay_ms: int) -> None:
+    if not replica.catch_up.timers[timer]:
+        replica.catch_up.timers[timer] = True
+        replica.emit(SetTimer(timer, delay_ms, delay_ms // 4))
+
+
+def on_timer(replica: "Replica", timer: str) -> None:
+    """Take one of the two timers of this file."""
+    replica.catch_up.timers[timer] = False
+    if timer == PROGRESS_TIMER:
+        _tell_progress(replica)
+    else:
+        _ask_somebody(replica)
+
+
+# -- how far everybody is -----------------------------------------------------------------------
+
+
+def own_progress(replica: "Replica") -> Progress:
+    """Say how far this replica is."""
+    commits = replica.commits
+    return Progress(commits.position, commits.height, replica.checkpoints.stable.position)
+
+
+def arm_progress(replica: "Replica") -> None:
+    """See to it that the peers will be told."""
+    _arm(replica, PROGRESS_TIMER, replica.settings.tuning.progress_ms)
+
+
+def on_peer_up(replica: "Replica", peer: ReplicaIndex) -> None:
+    """Greet a member whose channel has opened."""
+    replica.catch_up.connected[peer] = True
+    replica.emit(Send(peer, own_progress(replica)))
+    arm_progress(replica)
+
+
+def on_peer_down(replica: "Replica", peer: ReplicaIndex) -> None:
+    """Forget what a member said that is gone."""
+    state = replica.catch_up
+    state.connected[peer] = False
+    state.claims[peer] = None
+    if state.download is not None and state.download.source == peer:
+        state.download = None
+        _arm(replica, SYNC_TIMER, replica.settings.tuning.sync_grace_ms)
+
+
+def on_decided(replica: "Replica") -> None:
+    """Note that the engine itself has decided a position."""
+    arm_progress(replica)
+
+
+def _tell_progress(replica: "Replica") -> None:
+    """Repeat what others lack; fall silent once all that are connected are equal and nothing is pending."""
+    state = replica.catch_up
+    progress = own_progress(replica)
+    unstable = replica.checkpoints.unstable_votes()
+    if progress != state.last_told or _somebody_differs(replica, progress) or unstable:
+        state.last_told = progress
+        replica.emit(Broadcast(progress))
+        for vote in unstable:
+            replica.resend(vote)
+    if _somebody_differs(replica, progress) or unstable:
+        arm_progress(replica)
+
+
+def _somebody_differs(replica: "Replica", progress: Progress) -> bool:
+    state = replica.catch_up
+    return any(state.connected[peer] and state.claims[peer] != progress for peer in replica.settings.others)
+
+
+def on_progress(replica: "Replica", sender: ReplicaIndex, message: Progress) -> None:
+    """Compare with a peer: help it where it lags, be helped where it is ahead."""
+    if sender == replica.own:
+        return
+    replica.catch_up.claims[sender] = message
+    own = own_progress(replica)
+    if message.position < own.position or message.stable < own.stable:
+        replica.emit(Send(sender, own))
+    if message.stable < own.stable and replica.checkpoints.stable.certificate is not None:
+        replica.emit(Send(sender, StableCheckpoint(replica.checkpoints.stable)))
+    if message.position > own.position:
+        _arm(replica, SYNC_TIMER, replica.settings.tuning.sync_grace_ms)
+    if message != own:
+        arm_progress(replica)
+
+
+# -- fetching what was decided ------------------------------------------------------------------
+
+
+def on_behind(replica: "Replica", position: int, sources: Iterable[ReplicaIndex]) -> None:
+    """Catch up to a position that somebody has proven or that enough members speak of."""
+    for source in sources:
+        claim = replica.catch_up.claims[source]
+        if source != replica.own and (claim is None or claim.position < position):
+            replica.catch_up.claims[source] = Progress(position, 0, 0)
+    _arm(replica, SYNC_TIMER, 0)
+
+
+def _ask_somebody(replica: "Replica") -> None:
+    state = replica.catch_up
+    if state.installing:
+        return
+    own = replica.commits.position
+    if state.download is not None and not _download_stalled(replica, state.download):
+        _arm(replica, SYNC_TIMER, 2 * replica.settings.tuning.sync_grace_ms)
+        return
+    ahead = [
+        peer for peer in replica.settings.others if (claim := state.claims[peer]) is not None and claim.position > own
+    ]
+    if not ahead:
+        return
+    peer = next((candidate for candidate in ahead if candidate >= state.next_peer), ahead[0])
+    if state.asked_at == own:
+        # Whoever was asked has not helped since; the claim is worth nothing until it is repeated.
+        state.claims[peer] = None
+    state.next_peer = peer + 1
+    state.asked_at = own
+    replica.emit(Send(peer, FetchCommits(own)))
+    _arm(replica, SYNC_TIMER, 2 * replica.settings.tuning.sync_grace_ms)
+
+
+def _on_fetch_commits(replica: "Replica", sender: ReplicaIndex, message: FetchCommits) -> None:
+    entries = replica.commits.after(message.after, replica.settings.tuning.sync_entries)
+    if entries is not None:
+        replica.emit(Send(sender, Commits(entries, replica.commits.position)))
+    elif replica.snapshot is not None:
+        replica.emit(Send(sender, SnapshotAvailable(*replica.snapshot)))
+
+
+def prove_decided(replica: "Replica", sender: ReplicaIndex, refs: list[BatchRef]) -> None:
+    """Answer the offer of a batch that was decided long ago with the proof of it."""
+    positions = {replica.payloads.decided_at(ref.digest) for ref in refs}
+    for position in sorted(position for position in positions if position is not None):
+        entries = replica.commits.after(position - 1, 1)
+        if entries:
+            replica.emit(Send(sender, Commits(entries, replica.commits.position)))
+
+
+def _on_commits(replica: "Replica", sender: ReplicaIndex, message: Commits) -> None:
+    state = replica.catch_up
+    if sender == replica.own or state.installing:
+        return
+    claim = state.claims[sender]
+    state.claims[sender] = Progress(message.position, 0, 0) if claim is None else claim
+    refs: list[BatchRef] = []
+    proof = None
+    for entry in message.entries:
+        if entry.position <= replica.commits.position:
+            refs.extend(ref for ref in entry.refs if replica.payloads.is_known(ref.digest))
+            for ref in entry.refs:
+                replica.mempool.committed(ref)
+        elif entry.position == replica.commits.position + 1:
+            replica.decide(entry)
+            refs.extend(entry.refs)
+            proof = entry.proof
+    if refs or proof is not None:
+        replica.tell_engine(Synced(replica.now, replica.commits.position, tuple(refs), proof))
+    if proof is None:
+        return
+    arm_progress(replica)
+    if message.position > replica.commits.position and replica.commits.waiting < _FETCH_AHEAD:
+        state.asked_at = -1
+        replica.emit(Send(sender, FetchCommits(replica.commits.position)))
+        _arm(replica, SYNC_TIMER, 2 * replica.settings.tuning.sync_grace_ms)
+    else:
+        replica.emit(Report("caught up", f"position {replica.commits.position}"))
+
+
+# -- fetching a snapshot ------------------------------------------------------------------------
+
+
+def _download_stalled(replica: "Replica", download: _Download) -> bool:
+    """Give up a download that has not moved since the last look, and distrust its source for now."""
+    if download.received != download.seen:
+        download.seen = download.received
+        replica.emit(Send(download.source, FetchSnapshot(download.certificate.position, download.received)))
+        return False
+    replica.catch_up.download = None
+    replica.catch_up.claims[download.source] = None
+    return True
+
+
+def _on_snapshot_available(replica: "Replica", sender: ReplicaIndex, message: SnapshotAvailable) -> None:
+    state = replica.catch_up
+    position = message.certificate.position
+    if sender == replica.own or state.installing or position <= replica.commits.position:
+        return
+    if state.download is not None and state.download.certificate.position >= position:
+        return
+    if not 0 < message.size <= MAX_SNAPSHOT_BYTES:
+        replica.emit(Report("rejected", "a snapshot of impossible size", sender))
+        return
+    state.download = _Download(message.certificate, message.size, sender)
+    replica.emit(
+        Report("behind", f"fetching the state at position {position} ({message.size} bytes)", sender),
+        Send(sender, FetchSnapshot(position, 0)),
+    )
+    _arm(replica, SYNC_TIMER, 2 * replica.settings.tuning.sync_grace_ms)
+
+
+def _on_fetch_snapshot(replica: "Replica", sender: ReplicaIndex, message: FetchSnapshot) -> None:
+    length = replica.settings.tuning.snapshot_chunk_bytes
+    if replica.snapshot is not None and replica.snapshot[0].position == message.position:
+        replica.emit(SendSnapshotChunk(sender, message.position, message.offset, length))
+    elif replica.snapshot is not None:
+        replica.emit(Send(sender, SnapshotAvailable(*replica.snapshot)))
+
+
+def _on_snapshot_chunk(replica: "Replica", sender: ReplicaIndex, message: SnapshotChunk) -> None:
+    state = replica.catch_up
+    download = state.download
+    if download is None or sender != download.source or message.position != download.certificate.position:
+        return
+    if message.size != download.size or message.offset != download.received or not message.data:
+        return
+    download.parts.append(message.data)
+    download.received += len(message.data)
+    if download.received < download.size:
+        replica.emit(Send(sender, FetchSnapshot(message.position, download.received)))
+        return
+    state.download = None
+    state.installing = True
+    replica.emit(InstallSnapshot(download.certificate, tuple(download.parts)))
+
+
+def on_snapshot_installed(replica: "Replica", event: SnapshotInstalled) -> None:
+    """Go on from a transferred state, or look for another source."""
+    state = replica.catch_up
+    state.installing = False
+    state.asked_at = -1
+    if event.problem:
+        replica.emit(Report("rejected", f"a snapshot: {event.problem}"))
+        _arm(replica, SYNC_TIMER, replica.settings.tuning.sync_grace_ms)
+        return
+    certificate = event.certificate
+    replica.commits.reset(certificate.checkpoint)
+    replica.checkpoints.now_stable(certificate)
+    replica.guard.stable(certificate.position)
+    replica.append(RecordKind.STABLE, certificate, barrier=False)
+    replica.pending_snapshot = None
+    replica.snapshot = (certificate, event.size)
+    replica.tell_engine(Synced(replica.now, certificate.position, (), None))
+    replica.tell_engine(Stable(replica.now, certificate))
+    replica.emit(Report("caught up", f"state at position {certificate.position} taken over", certificate))
+    replica.trim(certificate.position)
+    arm_progress(replica)
+    _arm(replica, SYNC_TIMER, 0)

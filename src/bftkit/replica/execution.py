@@ -1,0 +1,204 @@
+"""Executing decided batches: decode, check, apply, remember what was answered.
+
+The executor belongs to the application stage, beside the consensus loop. What it does depends on the
+log alone, so all correct replicas give the same results and reach the same roots.
+"""
+
+from collections.abc import Callable
+from hashlib import sha256
+
+import msgspec
+
+from bftkit.core.batch import BatchRef, CommittedBatch
+from bftkit.core.epoch import Genesis
+from bftkit.core.ids import DIGEST_BYTES, PUBLIC_KEY_BYTES, canonical
+from bftkit.errors import ApplicationError, StorageError
+from bftkit.replica.client_messages import (
+    AnyReply,
+    AnyRequest,
+    Envelope,
+    OpenSession,
+    Refusal,
+    SessionOpened,
+    client_domain,
+    decode_batch,
+    decode_commands,
+    request_statement,
+)
+from bftkit.replica.sessions import NONCE_BYTES, Session, SessionTable
+from bftkit.replica.state_machine import StateMachine
+
+VerifySignature = Callable[[bytes, bytes, bytes], bool]
+"""Takes public key, statement, signature; must give the same verdict on every replica."""
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """A reply and whom it is for."""
+
+    public_key: bytes
+    reply: AnyReply
+
+
+class _SnapshotState(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """What a snapshot holds."""
+
+    height: int
+    sessions: bytes
+    application: bytes
+
+
+class _Accepted(msgspec.Struct, gc=False):
+    """An envelope of the batch at hand that is going to be executed."""
+
+    session: Session
+    envelope: Envelope
+    start: int
+    """Index of its first command among those of the batch."""
+
+
+_snapshots = msgspec.msgpack.Decoder(_SnapshotState)
+
+
+class Executor:
+    """The replicated state: the user's state machine and the client sessions."""
+
+    def __init__(self, application: StateMachine, genesis: Genesis, verify: VerifySignature) -> None:
+        self._application = application
+        self._epoch = genesis.config.epoch
+        self._limits = genesis.config.limits
+        self._domain = client_domain(genesis.config.cluster, genesis.config.group)
+        self._verify = verify
+        self._own_root = getattr(application, "state_root", None)
+        self.sessions = SessionTable(self._limits)
+        self.height = genesis.start.height
+        """Height of the last batch that was executed."""
+
+    def execute(self, ref: BatchRef, blob: bytes | memoryview, height: int) -> list[Answer]:
+        """Execute one batch at its height; return what to tell which clients.
+
+        ApplicationError where the state machine raises or does not give one result for each command.
+        """
+        if height != self.height + 1:
+            raise ApplicationError(f"height {height} does not follow {self.height}")
+        self.height = height
+        requests = self._open(ref, blob)
+        answers: list[Answer | None] = [None] * len(requests)
+        accepted: list[tuple[int, _Accepted]] = []
+        commands: list[bytes] = []
+        taken: set[tuple[tuple[int, int], int]] = set()
+        for index, request in enumerate(requests):
+            if isinstance(request, OpenSession):
+                answers[index] = self._open_session(request, height, index)
+                continue
+            outcome = self._admit(request, commands, taken)
+            if isinstance(outcome, _Accepted):
+                accepted.append((index, outcome))
+            else:
+                answers[index] = outcome
+        results = self._apply(height, commands) if commands else []
+        for index, entry in accepted:
+            envelope = entry.envelope
+            own = tuple(results[entry.start : entry.start + envelope.count])
+            reply = self.sessions.executed(entry.session, envelope.first, envelope.acknowledged, height, own)
+            answers[index] = Answer(entry.session.public_key, reply)
+        return [answer for answer in answers if answer is not None]
+
+    def _open(self, ref: BatchRef, blob: bytes | memoryview) -> list[AnyRequest]:
+        """Decode a batch; one that is malformed or lies about its count holds nothing, for everybody alike."""
+        try:
+            requests = decode_batch(blob)
+        except msgspec.DecodeError:
+            return []
+        count = sum(request.count if isinstance(request, Envelope) else 1 for request in requests)
+        return requests if count == ref.count else []
+
+    def _open_session(self, request: OpenSession, height: int, index: int) -> Answer | None:
+        if len(request.public_key) != PUBLIC_KEY_BYTES or len(request.nonce) != NONCE_BYTES:
+            return None
+        if not self._verify(request.public_key, request_statement(self._domain, request), request.signature):
+            return None
+        session = self.sessions.open(request.public_key, request.nonce, height, index)
+        return Answer(request.public_key, SessionOpened(request.nonce, session.id))
+
+    def _admit(
+        self, envelope: Envelope, commands: list[bytes], taken: set[tuple[tuple[int, int], int]]
+    ) -> _Accepted | Answer | None:
+        session = self.sessions.get(envelope.session)
+        if session is None:
+            return None
+        if not self._verify(session.public_key, request_statement(self._domain, envelope), envelope.signature):
+            return None
+        known = self.sessions.admit(session, envelope.first, envelope.count, envelope.acknowledged)
+        if known is not None:
+            return Answer(session.public_key, known)
+        if any((session.id, sequence) in taken for sequence in range(envelope.first, envelope.first + envelope.count)):
+            return None
+        try:
+            own = decode_commands(envelope.commands)
+        except msgspec.DecodeError:
+            own = []
+        problem = self._commands_problem(own, envelope.count)
+        if problem is not None:
+            return Answer(session.public_key, Refusal(session.id, envelope.first, envelope.count, problem))
+        taken.update((session.id, sequence) for sequence in range(envelope.first, envelope.first + envelope.count))
+        start = len(commands)
+        commands.extend(own)
+        return _Accepted(session, envelope, start)
+
+    def _commands_problem(self, commands: list[bytes], count: int) -> str | None:
+        if len(commands) != count:
+            return "the envelope does not hold as many commands as it says"
+        longest = self._limits.max_command_bytes
+        if any(len(command) > longest for command in commands):
+            return f"a command is longer than {longest} bytes"
+        return None
+
+    def _apply(self, height: int, commands: list[bytes]) -> list[bytes]:
+        try:
+            results = self._application.apply(CommittedBatch(self._epoch, height, commands))
+        except Exception as error:
+            raise ApplicationError(f"the state machine raised at height {height}: {error!r}") from error
+        if len(results) != len(commands):
+            raise ApplicationError(
+                f"the state machine gave {len(results)} results for {len(commands)} commands at height {height}"
+            )
+        return results
+
+    def roots(self) -> tuple[bytes, bytes]:
+        """Return the state root and the sessions root at the current height."""
+        return self._state_root(), self.sessions.root()
+
+    def _state_root(self) -> bytes:
+        if self._own_root is None:
+            return sha256(b"bftkit/state\x00" + self._application.snapshot()).digest()
+        root = self._own_root()
+        if not isinstance(root, bytes) or len(root) != DIGEST_BYTES:
+            raise ApplicationError("state_root() must return 32 bytes")
+        return root
+
+    def snapshot(self) -> bytes:
+        """Encode sessions and application state at the current height."""
+        return canonical(_SnapshotState(self.height, self.sessions.dump(), self._application.snapshot()))
+
+    def restore(self, data: bytes | memoryview) -> None:
+        """Take over an encoded state; StorageError where it is none."""
+        try:
+            state = _snapshots.decode(data)
+            self.sessions.load(state.sessions)
+        except msgspec.DecodeError as error:
+            raise StorageError(f"the snapshot cannot be decoded: {error}") from error
+        try:
+            self._application.restore(state.application)
+        except Exception as error:
+            raise ApplicationError(f"the state machine cannot restore a snapshot: {error!r}") from error
+        self.height = state.height
+
+    def query(self, request: bytes) -> bytes:
+        """Ask the application about its current state; ApplicationError where it has no `query`."""
+        query = getattr(self._application, "query", None)
+        if query is None:
+            raise ApplicationError("the state machine answers no queries")
+        answer = query(request)
+        if not isinstance(answer, bytes):
+            raise ApplicationError("query() must return bytes")
+        return answer

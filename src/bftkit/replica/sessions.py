@@ -1,0 +1,202 @@
+"""Client sessions: each sequence of a session executes at most once, in any order.
+
+Part of the replicated state: every rule here depends on the log alone. Memory is bounded by the
+number of sessions, a window of sequences above each one's low mark, and a budget for kept results.
+"""
+
+from hashlib import sha256
+
+import msgspec
+
+from bftkit.core.epoch import Limits
+from bftkit.core.ids import canonical
+from bftkit.replica.client_messages import Refusal, Reply, SessionId
+
+NONCE_BYTES = 16
+"""Length of the nonce in a request for a session."""
+
+
+class _Kept(msgspec.Struct, array_like=True, gc=False):
+    """An executed envelope whose client has not acknowledged it."""
+
+    count: int
+    height: int
+    results: tuple[bytes, ...] | None
+    """None where the budget did not allow to keep them."""
+
+
+class Session(msgspec.Struct, array_like=True):
+    """One client's session.
+
+    `executed` has bit i set where sequence `low + 1 + i` was executed.
+    """
+
+    id: SessionId
+    public_key: bytes
+    nonce: bytes
+    last_height: int
+    low: int = 0
+    executed: int = 0
+    kept: dict[int, _Kept] = {}
+    kept_bytes: int = 0
+
+
+class _StoredSession(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """A session as a snapshot holds it."""
+
+    id: SessionId
+    public_key: bytes
+    nonce: bytes
+    last_height: int
+    low: int
+    executed: bytes
+    kept: list[tuple[int, _Kept]]
+    kept_bytes: int
+
+
+_stored = msgspec.msgpack.Decoder(list[_StoredSession])
+
+
+class SessionTable:
+    """All open sessions."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._sessions: dict[SessionId, Session] = {}
+        self._by_key: dict[tuple[bytes, bytes], SessionId] = {}
+        self._digests: dict[SessionId, bytes] = {}
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def get(self, session: SessionId) -> Session | None:
+        """Return an open session."""
+        return self._sessions.get(session)
+
+    def open(self, public_key: bytes, nonce: bytes, height: int, index: int) -> Session:
+        """Open a session at a place in the log, or return the one that this key and nonce opened before."""
+        known = self._by_key.get((public_key, nonce))
+        if known is not None:
+            return self._sessions[known]
+        if len(self._sessions) >= self._limits.max_sessions:
+            self._evict()
+        session = Session((height, index), public_key, nonce, height)
+        self._sessions[session.id] = session
+        self._by_key[(public_key, nonce)] = session.id
+        return session
+
+    def _evict(self) -> None:
+        oldest = min(self._sessions.values(), key=lambda session: (session.last_height, session.id))
+        del self._sessions[oldest.id]
+        del self._by_key[(oldest.public_key, oldest.nonce)]
+        self._digests.pop(oldest.id, None)
+
+    def admit(self, session: Session, first: int, count: int, acknowledged: int) -> Reply | Refusal | None:
+        """Say what to answer instead of executing, or None where a run of sequences is to be executed now."""
+
+        def refuse(reason: str, *, executed: bool = False) -> Refusal:
+            return Refusal(session.id, first, count, reason, executed)
+
+        if first < 1 or count < 1 or count > self._limits.session_window:
+            return refuse("the sequences are out of range")
+        kept = session.kept.get(first)
+        if kept is not None and kept.count == count:
+            if kept.results is None:
+                return refuse("executed earlier; the results are no longer kept", executed=True)
+            return Reply(session.id, first, count, kept.height, kept.results)
+        low = max(session.low, min(acknowledged, first - 1))
+        if first <= session.low:
+            return refuse("executed and acknowledged earlier, or below the window", executed=True)
+        if first + count - 1 > low + self._limits.session_window:
+            return refuse("the sequences are beyond the session's window")
+        if session.executed >> (first - session.low - 1) & ((1 << count) - 1):
+            return refuse("some of the sequences were executed in another envelope")
+        return None
+
+    def executed(
+        self, session: Session, first: int, acknowledged: int, height: int, results: tuple[bytes, ...]
+    ) -> Reply:
+        """Record a run of sequences as executed; return the reply."""
+        count = len(results)
+        session.last_height = height
+        session.executed |= ((1 << count) - 1) << (first - session.low - 1)
+        size = sum(map(len, results)) + 8 * count
+        session.kept[first] = _Kept(count, height, results)
+        session.kept_bytes += size
+        self._acknowledge(session, min(acknowledged, first - 1))
+        self._shed(session)
+        self._digests.pop(session.id, None)
+        return Reply(session.id, first, count, height, results)
+
+    def _acknowledge(self, session: Session, acknowledged: int) -> None:
+        """Raise the low mark to what the client says it has, as far as all of that was executed."""
+        if acknowledged <= session.low:
+            return
+        session.executed >>= acknowledged - session.low
+        session.low = acknowledged
+        for first in [first for first, kept in session.kept.items() if first + kept.count - 1 <= acknowledged]:
+            session.kept_bytes -= _size(session.kept.pop(first))
+
+    def _shed(self, session: Session) -> None:
+        """Let go of the oldest results beyond the budget; that they were executed stays known."""
+        if session.kept_bytes <= self._limits.session_reply_bytes:
+            return
+        for first in sorted(session.kept):
+            kept = session.kept[first]
+            session.kept_bytes -= _size(kept)
+            kept.results = None
+            if session.kept_bytes <= self._limits.session_reply_bytes:
+                return
+
+    def root(self) -> bytes:
+        """Return the digest of all sessions; only those that changed are hashed again."""
+        state = sha256(b"bftkit/sessions\x00")
+        for session_id in sorted(self._sessions):
+            digest = self._digests.get(session_id)
+            if digest is None:
+                digest = sha256(canonical(_store(self._sessions[session_id]))).digest()
+                self._digests[session_id] = digest
+            state.update(digest)
+        return state.digest()
+
+    def dump(self) -> bytes:
+        """Encode the table for a snapshot."""
+        return canonical([_store(self._sessions[session_id]) for session_id in sorted(self._sessions)])
+
+    def load(self, data: bytes | memoryview) -> None:
+        """Replace the table by a dumped one; msgspec.DecodeError where it is none."""
+        stored = _stored.decode(data)
+        self._digests.clear()
+        self._sessions = {}
+        self._by_key = {}
+        for entry in stored:
+            session = Session(
+                entry.id,
+                entry.public_key,
+                entry.nonce,
+                entry.last_height,
+                entry.low,
+                int.from_bytes(entry.executed, "little"),
+                dict(entry.kept),
+                entry.kept_bytes,
+            )
+            self._sessions[entry.id] = session
+            self._by_key[(entry.public_key, entry.nonce)] = entry.id
+
+
+def _size(kept: _Kept) -> int:
+    return 0 if kept.results is None else sum(map(len, kept.results)) + 8 * kept.count
+
+
+def _store(session: Session) -> _StoredSession:
+    executed = session.executed
+    return _StoredSession(
+        session.id,
+        session.public_key,
+        session.nonce,
+        session.last_height,
+        session.low,
+        executed.to_bytes((executed.bit_length() + 7) // 8, "little"),
+        sorted(session.kept.items()),
+        session.kept_bytes,
+    )

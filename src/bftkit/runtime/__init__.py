@@ -1,0 +1,1 @@
+"""Input, output and tasks: everything that makes a replica a node."""

@@ -1,0 +1,24 @@
+"""Questions to one node, outside the replicated log."""
+
+import msgspec
+
+
+class AdminAsk(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """A question; `verb` is "status", "explain" or "query"."""
+
+    id: int
+    """The asker's number; comes back in the answer."""
+    verb: str
+    body: bytes = b""
+    """The query for "query"; empty otherwise."""
+
+
+class AdminAnswer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """The answer: JSON for "status" and "explain", the application's bytes for "query"."""
+
+    id: int
+    ok: bool
+    body: bytes
+    """The answer, or the reason in words where `ok` is false."""
+    height: int = 0
+    """Height that the application had executed when it answered."""
