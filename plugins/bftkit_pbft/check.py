@@ -24,6 +24,7 @@ from bftkit_pbft.messages import (
     PreparedProof,
     PrePrepare,
     PrePrepareCopy,
+    Suspect,
     ViewChange,
     ViewChangeCopy,
     proposal_digest,
@@ -164,7 +165,7 @@ def _check_fetch_view_change(context: EngineContext, sender: ReplicaIndex, messa
     return _number_problem(message.view) or _check_signer(context, message.signer) or _digest_problem(message.digest)
 
 
-def _check_fetch_new_view(context: EngineContext, sender: ReplicaIndex, message: FetchNewView) -> str | None:
+def _check_view(context: EngineContext, sender: ReplicaIndex, message: FetchNewView | Suspect) -> str | None:
     return _number_problem(message.view)
 
 
@@ -192,7 +193,8 @@ _CHECKS: dict[type, Callable[[EngineContext, ReplicaIndex, Any], str | None]] = 
     NewView: _check_new_view,
     FetchViewChange: _check_fetch_view_change,
     ViewChangeCopy: _check_view_change_copy,
-    FetchNewView: _check_fetch_new_view,
+    Suspect: _check_view,
+    FetchNewView: _check_view,
     NewViewCopy: _check_new_view_copy,
     FetchProposal: _check_fetch_proposal,
     PrePrepareCopy: _check_pre_prepare_copy,

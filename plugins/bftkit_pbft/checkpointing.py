@@ -76,6 +76,7 @@ def on_synced(state: State, event: Synced) -> list[EngineOutput]:
     before, state.committed = state.committed, event.position
     for ref in event.refs:
         state.pending.discard(ref.digest)
+        state.remember(ref.digest)
         note_committed(state, ref)
     decided = {ref.digest for ref in event.refs}
     for position in range(before + 1, event.position + 1):

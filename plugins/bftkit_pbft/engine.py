@@ -40,6 +40,7 @@ from bftkit_pbft.messages import (
     Prepare,
     PrePrepare,
     PrePrepareCopy,
+    Suspect,
     ViewChange,
     ViewChangeCopy,
 )
@@ -54,6 +55,7 @@ from bftkit_pbft.retransmission import (
 )
 from bftkit_pbft.state import State
 from bftkit_pbft.view_change import (
+    on_suspect,
     on_view_change,
     on_view_change_copy,
     on_view_change_timeout,
@@ -67,6 +69,7 @@ MESSAGE_HANDLERS: dict[type, Handler] = {
     PrePrepare: on_pre_prepare,
     Prepare: on_prepare,
     CommitVote: on_commit,
+    Suspect: on_suspect,
     ViewChange: on_view_change,
     NewView: on_new_view,
     FetchViewChange: on_fetch_view_change,

@@ -75,6 +75,12 @@ class CommitVote(SignedMessage, tag="commit", frozen=True):
 # --- View changes, PBFT §4.4 ---------------------------------------------------------------------------------------
 
 
+class Suspect(Part, tag="suspect", frozen=True):
+    """The sender has waited too long for the primary of this view, but still takes part in the view."""
+
+    view: int
+
+
 class PreparedProof(Part, frozen=True):
     """An element of the set P: a quorum's PREPAREs for a proposal, and the proposal."""
 
@@ -196,6 +202,7 @@ PbftMessage = (
     PrePrepare
     | Prepare
     | CommitVote
+    | Suspect
     | ViewChange
     | NewView
     | FetchViewChange

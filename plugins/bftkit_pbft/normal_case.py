@@ -45,6 +45,9 @@ def on_available(state: State, event: Available) -> list[EngineOutput]:
     for ref in event.refs:
         complete = state.body_arrived(ref)
         position = state.ordered.get(ref.digest)
+        if position is None and ref.digest in state.recent:
+            del state.held[ref.digest]  # asked for before it was learnt by other means
+            continue
         if position is None:
             state.pending.add(ref)
         if position is None or position > state.committed:
@@ -241,6 +244,7 @@ def deliver(state: State, out: list[EngineOutput]) -> None:
         for ref in slot.decision.refs:
             state.pending.discard(ref.digest)
             state.ordered.setdefault(ref.digest, slot.position)
+            state.remember(ref.digest)
             note_committed(state, ref)
     if progressed:
         state.progress_at = state.now
@@ -273,8 +277,14 @@ def admit(state: State, sender: ReplicaIndex, message: Vote, out: list[EngineOut
 def hold(state: State, sender: ReplicaIndex, message: Vote, out: list[EngineOutput]) -> None:
     """Keep a message of a view that is not entered yet, and ask for what would let us enter it."""
     state.early[sender].append((sender, message))
-    if message.view > state.view and may_ask(state, sender):
-        out.append(Send(sender, FetchNewView(message.view)))
+    if message.view > state.view:
+        ask_new_view(state, sender, message.view, out)
+
+
+def ask_new_view(state: State, peer: ReplicaIndex, view: int, out: list[EngineOutput]) -> None:
+    """Ask a member that speaks of a later view for its NEW-VIEW, now and then."""
+    if may_ask(state, peer):
+        out.append(Send(peer, FetchNewView(view)))
 
 
 def tell_new_view(state: State, peer: ReplicaIndex, view: int, out: list[EngineOutput]) -> None:

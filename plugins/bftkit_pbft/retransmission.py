@@ -41,6 +41,8 @@ def on_retransmit_timeout(state: State, event: TimerFired) -> list[EngineOutput]
     if not state.active:
         if state.own_view_change is not None:
             out.append(Broadcast(state.own_view_change))
+            state.view_change_said_at = state.now
+            state.view_change_rounds += 1
         offer_to_all(state, out)
         return out
     if state.new_view is not None and not state.new_view.signature:

@@ -97,6 +97,8 @@ class State:
     """For each origin, since when its oldest watched batch is the oldest."""
     ahead: list[int]
     """For each member, the highest position beyond the window that it voted for."""
+    suspected: list[tuple[int, int]]
+    """For each member, the view that it suspected last, and when it was heard to."""
     answered_at: list[int]
     """For each member, when it was last told of, or asked for, a NEW-VIEW."""
 
@@ -116,6 +118,8 @@ class State:
     """For each missing body, the positions that wait for it."""
     ordered: dict[bytes, int] = field(default_factory=dict)
     """For each batch of an accepted or decided proposal above h, its position."""
+    recent: dict[bytes, None] = field(default_factory=dict)
+    """Batches committed lately, the latest last: bodies that come late are not taken for new ones. Bounded."""
     unoffered: dict[bytes, Watched] = field(default_factory=dict)
     """Watched batches that the primary of this view was neither offered nor has proposed."""
     watch_count: int = 0
@@ -125,6 +129,10 @@ class State:
     progress_at: int = 0
     """Last commit, or when something to commit first came up."""
     committed_in_view: bool = False
+    view_change_rounds: int = 0
+    """How often the own VIEW-CHANGE was repeated since anything new was heard of the others."""
+    view_change_said_at: int = 0
+    """When it was broadcast last."""
     own_view_change: ViewChange | None = None
     """The own VIEW-CHANGE for `view`, unsigned, while not active."""
     new_view: NewView | None = None
@@ -260,6 +268,13 @@ class State:
                 self._let_go(released)
         return freed
 
+    def remember(self, digest: bytes) -> None:
+        """Note that a batch is committed."""
+        self.recent.pop(digest, None)
+        self.recent[digest] = None
+        if len(self.recent) > 2 * window_length(self.context) * self.options.batches_per_proposal:
+            del self.recent[next(iter(self.recent))]
+
     def body_arrived(self, ref: BatchRef) -> list[Slot]:
         """Note a durable body; return the slots that miss nothing any more because of it."""
         self.held[ref.digest] = ref
@@ -291,6 +306,7 @@ def initial_state(context: EngineContext, checkpoint: CheckpointCertificate) -> 
         watched=[{} for _ in range(members)],
         head_since=[0] * members,
         ahead=[0] * members,
+        suspected=[(-1, 0)] * members,
         answered_at=[-MAX_SILENCE_MS] * members,
         top=checkpoint.position,
         next_position=checkpoint.position + 1,

@@ -2,11 +2,11 @@
 
 from bftkit.core.ids import ReplicaIndex
 from bftkit.core.inputs import Received, TimerFired
-from bftkit.core.outputs import Accuse, Broadcast, EngineOutput, Persist
+from bftkit.core.outputs import Accuse, Broadcast, EngineOutput, Persist, Send
 from bftkit.core.votes import Evidence
-from bftkit_pbft.messages import ViewChange, ViewChangeCopy, ViewLeft
+from bftkit_pbft.messages import Suspect, ViewChange, ViewChangeCopy, ViewLeft
 from bftkit_pbft.new_view import judge_all, make_new_view
-from bftkit_pbft.normal_case import send_new_view
+from bftkit_pbft.normal_case import ask_new_view, send_new_view, tell_new_view
 from bftkit_pbft.retransmission import offer_to_all
 from bftkit_pbft.state import State
 from bftkit_pbft.watching import (
@@ -27,7 +27,11 @@ VIEWS_KEPT = 3
 
 
 def on_watch_timeout(state: State, event: TimerFired) -> list[EngineOutput]:
-    """Give up the primary if somebody has waited for him too long (PBFT §4.4)."""
+    """Say that somebody has waited for the primary too long; the timer runs again, and so it is repeated.
+
+    PBFT §4.4 has a backup leave the view at once. A replica that was merely cut off for a while would then
+    sit outside until the others follow. Here it stays and votes until f + 1 members are of its opinion.
+    """
     out: list[EngineOutput] = []
     until = deadline(state)
     if not state.active or until is None or until > state.now:
@@ -36,8 +40,38 @@ def on_watch_timeout(state: State, event: TimerFired) -> list[EngineOutput]:
         state.progress_at = state.now
         state.head_since = [state.now] * len(state.head_since)
         return out
-    leave_view(state, state.view + 1, out)
+    out.append(Broadcast(Suspect(state.view)))
+    offer_to_all(state, out)
     return out
+
+
+def on_suspect(state: State, event: Received) -> list[EngineOutput]:
+    """Note that a member suspects the primary, for as long as it would take it to say so again."""
+    out: list[EngineOutput] = []
+    message: Suspect = event.message
+    if state.sealed is not None:
+        return out
+    if message.view < state.view:
+        tell_new_view(state, event.sender, message.view, out)
+    elif message.view > state.view:
+        ask_new_view(state, event.sender, message.view, out)
+    state.suspected[event.sender] = (message.view, state.now)
+    follow_suspicion(state, out)
+    return out
+
+
+def follow_suspicion(state: State, out: list[EngineOutput]) -> None:
+    """Leave a view that f + 1 members suspect or have left: one of them is correct."""
+    if not state.active:
+        return
+    fresh = state.now - state.options.view_timeout_ms
+    against = sum(
+        1
+        for (suspected, heard), left in zip(state.suspected, highest_views(state), strict=True)
+        if left > state.view or (suspected == state.view and heard >= fresh)
+    )
+    if against >= state.quorum.weak:
+        leave_view(state, state.view + 1, out)
 
 
 def on_view_change_timeout(state: State, event: TimerFired) -> list[EngineOutput]:
@@ -62,6 +96,7 @@ def leave_view(state: State, view: int, out: list[EngineOutput]) -> None:
         cancel_timer(state, out, timer)
     out.append(Persist(ViewLeft(message)))
     out.append(Broadcast(message))
+    state.view_change_said_at, state.view_change_rounds = state.now, 0
     offer_to_all(state, out)
 
 
@@ -104,14 +139,25 @@ def keep(state: State, signer: ReplicaIndex, message: ViewChange, out: list[Engi
             out.append(Accuse(Evidence(signer, first, known.signature, second, message.signature)))
         return
     kept[message.view] = message
+    answer(state, signer, message.view, out)
     if len(kept) > VIEWS_KEPT:
         del kept[min(kept)]
+
+
+def answer(state: State, peer: ReplicaIndex, view: int, out: list[EngineOutput]) -> None:
+    """Tell a member that moves as far as this one that it is not alone, unless it was told just now."""
+    if state.active or view < state.view or peer == state.own or state.own_view_change is None:
+        return
+    state.view_change_rounds = 0
+    if state.now - state.view_change_said_at >= state.options.retransmit_delay_ms:
+        out.append(Send(peer, state.own_view_change))
 
 
 def go_on(state: State, out: list[EngineOutput]) -> None:
     """Do what the VIEW-CHANGEs that are here allow."""
     judge_all(state, out)
     join(state, out)
+    follow_suspicion(state, out)
     start_timer(state, out)
     make_new_view(state, out)
 

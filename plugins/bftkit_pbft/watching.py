@@ -138,8 +138,7 @@ def arm_timers(state: State, out: list[EngineOutput]) -> None:
         cancel_timer(state, out, RETRANSMIT)
     if alive and state.active and (state.watch_count or state.top > state.committed):
         if WATCH not in state.armed:
-            until = deadline(state)
-            set_timer(state, out, WATCH, state.view_timer.timeout_ms if until is None else until - state.now)
+            set_timer(state, out, WATCH, watch_delay(state))
     else:
         cancel_timer(state, out, WATCH)
     if alive and state.active and state.unoffered and state.primary != state.own:
@@ -153,11 +152,21 @@ def arm_timers(state: State, out: list[EngineOutput]) -> None:
         cancel_timer(state, out, VIEW_CHANGE)
 
 
+def watch_delay(state: State) -> int:
+    """Return how long the primary still has; where his time is over, when to say so again."""
+    until = deadline(state)
+    if until is None:
+        return state.view_timer.timeout_ms
+    return until - state.now if until > state.now else state.options.retransmit_delay_ms
+
+
 def retransmit_delay(state: State) -> int:
-    """Return how long to wait before repeating; it grows with the timeout while views fail."""
+    """Return how long to wait before repeating; in a view change it grows while nobody else moves."""
     if state.active:
         return state.options.retransmit_delay_ms
-    return max(state.options.retransmit_delay_ms, state.view_timer.timeout_ms // 4)
+    shortest = max(state.options.retransmit_delay_ms, state.view_timer.timeout_ms // 4)
+    longest = 2 * state.options.view_timeout_ms
+    return max(shortest, min(longest, shortest << min(state.view_change_rounds, 8)))
 
 
 def on_relay_timeout(state: State, event: TimerFired) -> list[EngineOutput]:
