@@ -321,13 +321,17 @@ def on_snapshot_installed(replica: "Replica", event: SnapshotInstalled) -> None:
         _arm(replica, SYNC_TIMER, replica.settings.tuning.sync_grace_ms)
         return
     certificate = event.certificate
-    replica.commits.reset(certificate.checkpoint)
+    if certificate.position > replica.commits.position:
+        replica.commits.reset(certificate.checkpoint)
+    else:
+        # Meanwhile the engine decided as far by itself; only the execution jumps ahead.
+        replica.commits.skip_to(certificate.position)
     replica.checkpoints.now_stable(certificate)
     replica.guard.stable(certificate.position)
     replica.append(RecordKind.STABLE, certificate, barrier=False)
     replica.pending_snapshot = None
     replica.snapshot = (certificate, event.size)
-    replica.tell_engine(Synced(replica.now, certificate.position, (), None))
+    replica.tell_engine(Synced(replica.now, replica.commits.position, (), None))
     replica.tell_engine(Stable(replica.now, certificate))
     replica.emit(Report("caught up", f"state at position {certificate.position} taken over", certificate))
     replica.trim(certificate.position)

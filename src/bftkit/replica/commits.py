@@ -89,6 +89,13 @@ class CommitLog:
         for known in [known for known in self._roots if known < position]:
             del self._roots[known]
 
+    def skip_to(self, position: int) -> None:
+        """Drop what waits to be executed at or below a position: a state that was taken over holds its effect."""
+        while self._waiting and self._waiting[0][0].position <= position:
+            self._waiting.popleft()
+        self.executing = max(self.executing, position)
+        self.executed = max(self.executed, position)
+
     def reset(self, checkpoint: Checkpoint) -> None:
         """Start over from a transferred state."""
         self.base = self.position = self.executing = self.executed = checkpoint.position

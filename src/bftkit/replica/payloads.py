@@ -5,6 +5,8 @@ origin within the origin's quota, or from anybody once it is wanted: then a prop
 names it, and its digest says that it is the right one.
 """
 
+from collections.abc import Iterator
+
 from bftkit.core.batch import BatchBody, BatchRef
 from bftkit.core.ids import ReplicaIndex
 from bftkit.core.outputs import Send
@@ -130,6 +132,10 @@ class Payloads:
             self._wanted.pop(digest, None)
             self._index.pop(digest, None)
         return tuple(gone)
+
+    def indices(self) -> Iterator[tuple[bytes, int]]:
+        """Go through the bodies that are here: digest, and where the log holds it."""
+        return iter(self._index.items())
 
     @property
     def oldest_index(self) -> int | None:

@@ -1,0 +1,209 @@
+"""The client edge: from requests of clients to submissions, and from answers back to connections.
+
+A request is checked here before it costs the cluster anything: its form, its size, its signature. A
+client that sends what cannot be used is told why, once, and nobody else notices.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from bftkit.core.epoch import Genesis
+from bftkit.errors import MalformedMessage, Rejected, WireError
+from bftkit.replica.client_messages import (
+    AnyReply,
+    AnyRequest,
+    Busy,
+    Envelope,
+    OpenSession,
+    client_domain,
+    decode_commands,
+    decode_request,
+    request_key,
+    request_statement,
+)
+from bftkit.replica.execution import Answer
+from bftkit.replica.inputs import Submission
+from bftkit.replica.outputs import Refuse
+from bftkit.runtime.admin_messages import AdminAnswer, AdminAsk
+from bftkit.wire.auth import SignatureVerifier
+from bftkit.wire.codec import Codec
+from bftkit.wire.framing import Frame, FrameType, frame_header
+
+MAX_TOKENS = 65_536
+"""Submissions whose refusal could still be told to somebody."""
+
+
+class ReplyChannel(Protocol):
+    """Where answers of one client go: a connection, or a caller in this process."""
+
+    public_key: bytes
+
+    def send(self, buffers: Sequence[bytes | memoryview]) -> bool:
+        """Send whole frames without waiting; False where they were dropped."""
+        ...
+
+
+class EdgeCounters(msgspec.Struct):
+    """What clients sent."""
+
+    requests: int = 0
+    commands: int = 0
+    refused: int = 0
+    last_refusal: str = ""
+
+
+class ClientEdge:
+    """All clients of one node."""
+
+    def __init__(
+        self,
+        genesis: Genesis,
+        verifier: SignatureVerifier,
+        submit: Callable[[tuple[Submission, ...]], Awaitable[None]],
+        knows_session: Callable[[tuple[int, int]], bool],
+        check: Callable[[bytes], None] | None,
+    ) -> None:
+        self._limits = genesis.config.limits
+        self._domain = client_domain(genesis.config.cluster, genesis.config.group)
+        self._verifier = verifier
+        self._submit = submit
+        self._knows_session = knows_session
+        self._check = check
+        self._channels: dict[bytes, list[ReplyChannel]] = {}
+        self._tokens: dict[int, tuple[ReplyChannel, tuple[int, int], int]] = {}
+        self._next_token = 0
+        self._replies: Codec[Any] = Codec(AnyReply)
+        self._asks: Codec[AdminAsk] = Codec(AdminAsk)
+        self._answers: Codec[AdminAnswer] = Codec(AdminAnswer)
+        self.counters = EdgeCounters()
+        self.closed = ""
+        """Why requests are refused altogether; empty while they are welcome."""
+
+    def connect(self, channel: ReplyChannel) -> None:
+        """Note where a client's answers go."""
+        self._channels.setdefault(channel.public_key, []).append(channel)
+
+    def disconnect(self, channel: ReplyChannel) -> None:
+        """Forget a client's channel."""
+        left = [known for known in self._channels.get(channel.public_key, []) if known is not channel]
+        if left:
+            self._channels[channel.public_key] = left
+        else:
+            self._channels.pop(channel.public_key, None)
+
+    @property
+    def clients(self) -> int:
+        """Count the clients that are connected."""
+        return len(self._channels)
+
+    async def take(self, channel: ReplyChannel, requests: Sequence[bytes | memoryview]) -> None:
+        """Check encoded requests of one client and submit the good ones, all that came in one turn."""
+        accepted: list[Submission] = []
+        for data in requests:
+            request = self._decode(data)
+            self.counters.requests += 1
+            problem = self.closed or self._problem(channel, request)
+            if problem:
+                self._refuse(channel, *_place(request), problem)
+                continue
+            count = request.count if isinstance(request, Envelope) else 1
+            self.counters.commands += count
+            accepted.append(Submission(self._token(channel, request), request_key(request), bytes(data), count))
+        if accepted:
+            await self._submit(tuple(accepted))
+
+    def _decode(self, data: bytes | memoryview) -> AnyRequest:
+        try:
+            return decode_request(data)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise MalformedMessage(f"not a request: {error}") from error
+
+    def _problem(self, channel: ReplyChannel, request: AnyRequest) -> str:
+        if isinstance(request, OpenSession):
+            if request.public_key != channel.public_key:
+                return "the request is signed with another key than the connection"
+        else:
+            problem = self._envelope_problem(request)
+            if problem:
+                return problem
+        statement = request_statement(self._domain, request)
+        if not self._verifier.verify(channel.public_key, statement, request.signature):
+            return "the signature is not valid"
+        return ""
+
+    def _envelope_problem(self, envelope: Envelope) -> str:
+        if envelope.first < 1 or not 1 <= envelope.count <= self._limits.session_window or envelope.acknowledged < 0:
+            return "the sequences are out of range"
+        try:
+            commands = decode_commands(envelope.commands)
+        except (msgspec.DecodeError, RecursionError):
+            return "the commands are not a list of byte strings"
+        if len(commands) != envelope.count:
+            return "the envelope does not hold as many commands as it says"
+        longest = self._limits.max_command_bytes
+        if max(map(len, commands)) > longest:
+            return f"a command is longer than {longest} bytes"
+        if self._check is not None:
+            for command in commands:
+                try:
+                    self._check(command)
+                except Rejected as refusal:
+                    return refusal.reason
+        if not self._knows_session(envelope.session):
+            return "the session is not known"
+        return ""
+
+    def _token(self, channel: ReplyChannel, request: AnyRequest) -> int:
+        self._next_token += 1
+        self._tokens[self._next_token] = (channel, *_place(request))
+        if len(self._tokens) > MAX_TOKENS:
+            del self._tokens[next(iter(self._tokens))]
+        return self._next_token
+
+    def _refuse(
+        self, channel: ReplyChannel, session: tuple[int, int], first: int, reason: str, retry_after_ms: int = 0
+    ) -> None:
+        self.counters.refused += 1
+        self.counters.last_refusal = reason
+        self._send(channel, FrameType.REPLY, self._replies.encode(Busy(session, first, reason[:200], retry_after_ms)))
+
+    def on_refuse(self, refuse: Refuse) -> None:
+        """Tell a client that the replica did not take its request."""
+        known = self._tokens.pop(refuse.token, None)
+        if known is not None:
+            self._refuse(*known, refuse.reason, refuse.retry_after_ms)
+
+    def answer(self, answers: Sequence[Answer]) -> None:
+        """Send the results of executed batches, one write for each client."""
+        frames: dict[bytes, list[bytes]] = {}
+        for answer in answers:
+            if answer.public_key in self._channels:
+                payload = self._replies.encode(answer.reply)
+                frames.setdefault(answer.public_key, []).append(frame_header(FrameType.REPLY, len(payload)) + payload)
+        for public_key, buffers in frames.items():
+            for channel in self._channels[public_key]:
+                channel.send(buffers)
+
+    def _send(self, channel: ReplyChannel, kind: FrameType, payload: bytes) -> None:
+        channel.send([frame_header(kind, len(payload)) + payload])
+
+    async def take_frames(
+        self, channel: ReplyChannel, frames: Sequence[Frame], ask: Callable[[AdminAsk], Awaitable[AdminAnswer]]
+    ) -> None:
+        """Take frames of a connection: requests, and questions; WireError closes it."""
+        requests = [frame.payload for frame in frames if frame.type == FrameType.REQUEST]
+        if requests:
+            await self.take(channel, requests)
+        for frame in frames:
+            if frame.type == FrameType.ADMIN:
+                answer = await ask(self._asks.decode(frame.payload))
+                self._send(channel, FrameType.ADMIN_REPLY, self._answers.encode(answer))
+            elif frame.type != FrameType.REQUEST:
+                raise WireError(f"a client does not send frames of type {frame.type}")
+
+
+def _place(request: AnyRequest) -> tuple[tuple[int, int], int]:
+    """Return what a client knows a request by: session and first sequence, zeros for the opening of one."""
+    return (request.session, request.first) if isinstance(request, Envelope) else ((0, 0), 0)

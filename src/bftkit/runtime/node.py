@@ -1,0 +1,363 @@
+"""The node: one replica with its disk, its peers and its clients.
+
+``async with Node.open("n0/bftkit.toml", Counter()) as node`` starts it; inside, `submit` waits for
+finality. A node that meets what it must not survive (a failed disk, a state machine that raises, a
+state that differs from what a quorum certified) stops, and says why.
+"""
+
+import random
+import secrets
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from hashlib import sha256
+from typing import Any, Self
+
+import anyio
+import msgspec
+from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from bftkit.core.epoch import Genesis
+from bftkit.errors import ApplicationError, BftkitError, NotReady
+from bftkit.replica.execution import Executor
+from bftkit.replica.explain import explain
+from bftkit.replica.inputs import PeerDown, PeerUp, Submission, Submitted
+from bftkit.replica.outputs import Report
+from bftkit.replica.records import RecordKind
+from bftkit.replica.recovery import LoggedRecord, recover
+from bftkit.replica.settings import ReplicaSettings
+from bftkit.replica.state_machine import StateMachine
+from bftkit.runtime.admin_messages import AdminAnswer, AdminAsk
+from bftkit.runtime.application import ApplicationStage, Outcome, restore_newest
+from bftkit.runtime.channel import CLIENTS
+from bftkit.runtime.client_edge import ClientEdge, ReplyChannel
+from bftkit.runtime.clock import Clock, MonotonicClock
+from bftkit.runtime.payload_store import PayloadStore
+from bftkit.runtime.peer_codec import PeerCodec
+from bftkit.runtime.pipeline import VerifyPipeline
+from bftkit.runtime.shard import ReplicaShard
+from bftkit.runtime.transport import Transport
+from bftkit.storage.interface import Storage
+from bftkit.storage.log import Log
+from bftkit.storage.snapshots import SnapshotStore
+from bftkit.wire.auth import SignatureVerifier, SigningKey
+from bftkit.wire.framing import Frame
+
+LOG_DIRECTORY = "log"
+SNAPSHOT_DIRECTORY = "snapshots"
+EVENT_BUFFER = 1024
+"""Events that a slow listener may be behind; older ones are dropped for it."""
+
+EVENTS_WORTH_TELLING = ("view", "stable", "accused", "behind", "caught up", "diverged", "rejected", "unsigned")
+"""Kinds of event that `Node.events` yields, beside "started", "peer up", "peer down" and "stopped"."""
+
+
+class NodeEvent(msgspec.Struct, frozen=True):
+    """Something that happened on a node."""
+
+    kind: str
+    detail: str
+
+
+class Node:
+    """One member of a group; build it with `open`, or with `bftkit.runtime.cluster` inside a program."""
+
+    def __init__(
+        self,
+        settings: ReplicaSettings,
+        application: StateMachine,
+        key: SigningKey,
+        storage: Storage,
+        transport: Transport,
+        *,
+        lanes: int = 1,
+        serve: Callable[["Node"], Awaitable[None]] | None = None,
+        facts: dict[str, Any] | None = None,
+        clock: Clock | None = None,
+        generator: random.Random | None = None,
+    ) -> None:
+        self.settings = settings
+        self.name = settings.membership.name(settings.own)
+        self.failure: BaseException | None = None
+        """Why the node stopped by itself."""
+        self._application = application
+        self._key = key
+        self._storage = storage
+        self._transport = transport
+        self._lanes = lanes
+        self._serve = serve
+        self._facts = facts or {}
+        self._clock = clock or MonotonicClock()
+        self._random = generator or random.Random(secrets.randbits(64))
+        self._listeners: list[MemoryObjectSendStream[NodeEvent]] = []
+        self._tasks: TaskGroup | None = None
+        self._stopped = anyio.Event()
+        self._running = False
+        self._log: Log | None = None
+
+    @classmethod
+    def open(cls, path: str, application: StateMachine) -> Self:
+        """Return the node that a configuration file describes; enter it to start it.
+
+        ConfigurationError lists everything that is wrong with the file, its genesis and its keys.
+        """
+        from bftkit.runtime.node_files import node_parts
+
+        return cls(application=application, **node_parts(path))
+
+    # -- life -------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._running or self._stopped.is_set():
+            raise NotReady("a node is started once")
+        self._build()
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        try:
+            await self._start(self._tasks)
+        except BaseException as error:
+            self._tasks.cancel_scope.cancel()
+            await self._tasks.__aexit__(None, None, None)
+            self._close()
+            raise error
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.edge.closed = "the node is stopping"
+        self._running = False
+        tasks, self._tasks = self._tasks, None
+        if tasks is not None:
+            tasks.cancel_scope.cancel()
+            await tasks.__aexit__(None, None, None)
+        self._close()
+        self._stopped.set()
+        for listener in self._listeners:
+            listener.close()
+        if self.failure is not None:
+            raise self.failure
+
+    def _build(self) -> None:
+        settings = self.settings
+        verifier = SignatureVerifier()
+        identity = identity_of(settings.genesis, self.name)
+        self._log = Log.open(self._storage, LOG_DIRECTORY, identity, indexed_kinds=(RecordKind.BODY,))
+        try:
+            snapshots = SnapshotStore(self._storage, SNAPSHOT_DIRECTORY)
+            executor = Executor(self._application, settings.genesis, verifier.verify)
+            snapshot = restore_newest(executor, snapshots)
+            payloads = PayloadStore(self._log)
+            recovered = recover(settings, snapshot, self._records(), self._log.next_index)
+            for digest, index in recovered.replica.payloads.indices():
+                payloads.recovered(digest, index)
+        except BaseException:
+            self._log.close()
+            raise
+        self._uncommitted = recovered.uncommitted
+        self.replica = recovered.replica
+        codec = PeerCodec(settings)
+        self.shard = ReplicaShard(
+            self.replica,
+            self._key,
+            self._log,
+            payloads,
+            snapshots,
+            self._transport,
+            codec,
+            self._clock,
+            self._random,
+        )
+        self.application = ApplicationStage(executor, payloads, snapshots, self._clock, self._on_outcome)
+        self.shard.attach(self.application)
+        self.pipeline = VerifyPipeline(settings, codec, verifier, self._clock, self.shard.inbox, self._lanes)
+        check = getattr(self._application, "check", None)
+        self.edge = ClientEdge(
+            settings.genesis, verifier, self._submit, lambda session: executor.sessions.get(session) is not None, check
+        )
+        self.shard.on_report = self._on_report
+        self.shard.on_refuse = self.edge.on_refuse
+
+    def _records(self) -> Iterator[LoggedRecord]:
+        for record in self._log.records() if self._log is not None else ():
+            yield LoggedRecord(record.index, record.kind, record.epoch, record.payload)
+
+    async def _start(self, tasks: TaskGroup) -> None:
+        tasks.start_soon(self._guarded, self.application.run)
+        inner = await tasks.start(self._host)
+        self.shard.start(inner, self._uncommitted)
+        self.pipeline.start(inner)
+        await tasks.start(self._run_transport)
+        if self._serve is not None:
+            tasks.start_soon(self._guarded, self._serve, self)
+        self._running = True
+        self._tell("started", f"{self.name} runs {self.settings.spec.name} at height {self.replica.commits.height}")
+
+    async def _host(self, *, task_status: anyio.abc.TaskStatus[TaskGroup]) -> None:
+        """Hold the tasks of shard and pipeline; the first error of any stops the node."""
+        await self._guarded(self._hold, task_status)
+
+    async def _hold(self, task_status: anyio.abc.TaskStatus[TaskGroup]) -> None:
+        async with anyio.create_task_group() as inner:
+            inner.start_soon(anyio.sleep_forever)
+            task_status.started(inner)
+
+    async def _run_transport(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        await self._guarded(lambda: self._transport.run(self, task_status=task_status))
+
+    async def _guarded(self, function: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
+        """Run a task whose failure stops the node."""
+        try:
+            await function(*arguments)
+        except anyio.get_cancelled_exc_class():
+            raise
+        except BaseException as error:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if self.failure is None:
+            while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+                error = error.exceptions[0]
+            self.failure = error
+            self.edge.closed = "the node has failed"
+            self._tell("stopped", str(error))
+        self._stopped.set()
+
+    def _close(self) -> None:
+        if self._log is not None:
+            log, self._log = self._log, None
+            log.close()
+
+    async def run_until_stopped(self) -> None:
+        """Wait until the node fails or is told to stop; raises what it failed of."""
+        await self._stopped.wait()
+        if self.failure is not None:
+            raise self.failure
+
+    def stop(self) -> None:
+        """Let `run_until_stopped` return; the node ends when its context is left."""
+        self.edge.closed = "the node is stopping"
+        self._stopped.set()
+
+    # -- peers ------------------------------------------------------------------------------------
+
+    async def on_frames(self, peer: str, frames: list[Frame]) -> None:
+        """Take frames of a member."""
+        index = self.settings.membership.index(peer)
+        if index is not None:
+            await self.pipeline.submit(index, frames)
+
+    def on_peer_up(self, peer: str) -> None:
+        """Note that a channel to a member has opened."""
+        index = self.settings.membership.index(peer)
+        if index is not None and self.failure is None:
+            self._take(PeerUp(self._clock.now_ms(), index))
+            self._tell("peer up", peer)
+
+    def on_peer_down(self, peer: str, reason: str) -> None:
+        """Note that a channel to a member is gone."""
+        index = self.settings.membership.index(peer)
+        if index is not None and self.failure is None and self._tasks is not None:
+            self._take(PeerDown(self._clock.now_ms(), index))
+            self._tell("peer down", f"{peer}: {reason}")
+
+    def _take(self, *events: Any) -> None:
+        try:
+            self.shard.take(*events)
+        except BftkitError as error:
+            self._fail(error)
+
+    # -- clients ----------------------------------------------------------------------------------
+
+    async def _submit(self, submissions: tuple[Submission, ...]) -> None:
+        event = Submitted(self._clock.now_ms(), submissions)
+        if not self.shard.inbox.send_nowait(CLIENTS, event):
+            await self.shard.inbox.send(CLIENTS, event)
+
+    async def submit_encoded(self, channel: ReplyChannel, requests: Sequence[bytes]) -> None:
+        """Take encoded requests of a caller in this process; answers go to its channel."""
+        if not self._running:
+            raise NotReady("the node is not running")
+        await self.edge.take(channel, requests)
+
+    async def answer_admin(self, ask: AdminAsk) -> AdminAnswer:
+        """Answer a question about this node."""
+        height = self.application.executor.height
+        if ask.verb == "status":
+            return AdminAnswer(ask.id, True, msgspec.json.encode(await self.status()), height)
+        if ask.verb == "explain":
+            return AdminAnswer(ask.id, True, msgspec.json.encode(explain(self.replica)), height)
+        if ask.verb == "query":
+            try:
+                result, height = await self.application.call(self._query, ask.body)
+            except ApplicationError as error:
+                return AdminAnswer(ask.id, False, str(error).encode(), height)
+            return AdminAnswer(ask.id, True, result, height)
+        return AdminAnswer(ask.id, False, f"unknown question {ask.verb[:40]!r}".encode(), height)
+
+    def _query(self, request: bytes) -> tuple[bytes, int]:
+        executor = self.application.executor
+        return executor.query(request), executor.height
+
+    # -- what happens -----------------------------------------------------------------------------
+
+    def _on_outcome(self, outcome: Outcome) -> None:
+        self.edge.answer(outcome.answers)
+        if outcome.events:
+            self._take(*outcome.events)
+
+    def _on_report(self, report: Report) -> None:
+        if report.event in EVENTS_WORTH_TELLING:
+            self._tell(report.event, report.detail)
+        if report.event == "diverged":
+            self._fail(ApplicationError(report.detail))
+
+    def _tell(self, kind: str, detail: str) -> None:
+        event = NodeEvent(kind, detail)
+        for listener in list(self._listeners):
+            try:
+                listener.send_nowait(event)
+            except anyio.WouldBlock:
+                continue
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                self._listeners.remove(listener)
+
+    def events(self) -> MemoryObjectReceiveStream[NodeEvent]:
+        """Return a stream of what happens from now on; close it when done."""
+        send, receive = anyio.create_memory_object_stream[NodeEvent](EVENT_BUFFER)
+        self._listeners.append(send)
+        return receive
+
+    async def status(self) -> dict[str, Any]:
+        """Return what this node knows of itself, as plain values."""
+        replica = self.replica
+        names = self.settings.membership
+        status = replica.status()
+        height, state_root, sessions_root = await self.application.call(self.application.roots_now)
+        counters = msgspec.structs.asdict(self.shard.counters)
+        counters |= {"commands": self.application.commands, "verified": self.pipeline.counters.verified}
+        counters |= {"rejected": self.pipeline.counters.rejected, "requests": self.edge.counters.requests}
+        return {
+            "id": self.name,
+            "cluster": self.settings.genesis.config.cluster,
+            "engine": self.settings.spec.name,
+            "epoch": self.settings.epoch,
+            "view": status.view,
+            "mode": status.mode,
+            "leader": names.name(status.leader) if status.leader is not None else None,
+            "position": replica.commits.position,
+            "height": replica.commits.height,
+            "applied": height,
+            "stable": replica.checkpoints.stable.position,
+            "state_root": state_root.hex(),
+            "sessions_root": sessions_root.hex(),
+            "waiting_for": status.waiting_for or None,
+            "waiting_on": [names.name(member) for member in status.waiting_on],
+            "peers": [names.name(peer) for peer in self.settings.others if replica.catch_up.connected[peer]],
+            "clients": self.edge.clients,
+            "counters": counters,
+            "last_rejection": self.pipeline.counters.last_rejection or None,
+            **self._facts,
+        }
+
+
+def identity_of(genesis: Genesis, name: str) -> bytes:
+    """Return the 32 bytes that bind a node's files to cluster, first epoch and name."""
+    return sha256(b"bftkit/node\x00" + genesis.digest() + name.encode()).digest()

@@ -1,0 +1,293 @@
+"""The shard: the single owner of a replica, and the interpreter of its outputs.
+
+One turn drains the inbox, steps the replica for each input, performs what may be performed, and ends
+with at most one write to each peer. The log is synced in a thread; what waits for it is performed when
+the sync returns, while the loop goes on.
+"""
+
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import msgspec
+from anyio.abc import TaskGroup
+
+from bftkit.core.inputs import Received, TimerFired
+from bftkit.core.outputs import Broadcast, CancelTimer, ReadReady, Send, SetTimer
+from bftkit.core.statement import SignedMessage, statement_bytes
+from bftkit.errors import StorageFull
+from bftkit.replica.gate import DurabilityGate
+from bftkit.replica.messages import SnapshotChunk
+from bftkit.replica.outputs import (
+    Append,
+    Execute,
+    Forget,
+    InstallSnapshot,
+    Loopback,
+    Refuse,
+    Report,
+    SaveSnapshot,
+    SendBody,
+    SendSnapshotChunk,
+    Trim,
+)
+from bftkit.replica.replica import Replica
+from bftkit.runtime.application import ApplicationStage
+from bftkit.runtime.channel import PriorityChannel
+from bftkit.runtime.clock import Clock
+from bftkit.runtime.payload_store import PayloadStore
+from bftkit.runtime.peer_codec import PeerCodec
+from bftkit.runtime.timers import TimerHeap, draw
+from bftkit.runtime.transport import Transport
+from bftkit.storage.log import Log
+from bftkit.storage.snapshots import SnapshotStore
+from bftkit.wire.auth import SigningKey
+
+INBOX_CAPACITY = (16384, 4096, 8192, 512)
+"""Inputs that may wait: control, proposals, clients, bulk."""
+
+IDLE_SYNC_MS = 50
+"""Records that nobody waits for are synced after at most so long."""
+
+FULL_DISK_RETRY_S = 0.5
+"""Pause before a full disk is tried again."""
+
+
+class ShardCounters(msgspec.Struct):
+    """What the shard has done since it started."""
+
+    turns: int = 0
+    steps: int = 0
+    messages_sent: int = 0
+    signatures: int = 0
+    fsyncs: int = 0
+    blocks: int = 0
+    """Decided positions with at least one batch."""
+    dropped: int = 0
+    """Frames that a full or closed outbox did not take."""
+    disk_full: int = 0
+
+
+class ReplicaShard:
+    """Runs one replica: timers, inbox, log, outboxes."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        key: SigningKey,
+        log: Log,
+        payloads: PayloadStore,
+        snapshots: SnapshotStore,
+        transport: Transport,
+        codec: PeerCodec,
+        clock: Clock,
+        generator: random.Random,
+    ) -> None:
+        self.replica = replica
+        self.inbox: PriorityChannel[Any] = PriorityChannel(INBOX_CAPACITY)
+        self.counters = ShardCounters()
+        self.on_report: Callable[[Report], None] = lambda report: None
+        self.on_refuse: Callable[[Refuse], None] = lambda refuse: None
+        self._key = key
+        self._log = log
+        self._payloads = payloads
+        self._snapshots = snapshots
+        self._transport = transport
+        self._codec = codec
+        self._clock = clock
+        self._random = generator
+        self._names = [member.name for member in replica.settings.membership.members]
+        self._domain = replica.settings.domain
+        self._gate = DurabilityGate(self._append, log.durable_index)
+        self._local: deque[Any] = deque()
+        self._timers = TimerHeap()
+        self._timer_changed = anyio.Event()
+        self._sleeping_until: int | None = None
+        self._sync_wanted = anyio.Event()
+        self._trim_below = 0
+        self._application: ApplicationStage | None = None
+        self._perform: dict[type[Any], Callable[[Any], None]] = {
+            Send: self._send,
+            Broadcast: self._broadcast,
+            SetTimer: self._set_timer,
+            CancelTimer: self._cancel_timer,
+            Loopback: lambda output: self._local.append(output.event),
+            Execute: self._execute,
+            SendBody: self._send_body,
+            Forget: lambda output: payloads.forget(output.digests),
+            SaveSnapshot: self._to_application,
+            InstallSnapshot: self._to_application,
+            SendSnapshotChunk: self._send_chunk,
+            Trim: self._trim,
+            Refuse: lambda output: self.on_refuse(output),
+            Report: lambda output: self.on_report(output),
+            ReadReady: lambda output: None,
+        }
+
+    def attach(self, application: ApplicationStage) -> None:
+        """Say where decided batches go; once, before `start`."""
+        self._application = application
+
+    def start(self, tasks: TaskGroup, uncommitted: tuple[Any, ...]) -> None:
+        """Start the replica and the tasks that serve it."""
+        self._outputs(self.replica.start(self._clock.now_ms(), uncommitted))
+        self._turn([])
+        tasks.start_soon(self._loop)
+        tasks.start_soon(self._sync_loop)
+        tasks.start_soon(self._timer_loop)
+
+    def take(self, *events: Any) -> None:
+        """Give the replica inputs at once, as a turn of their own; for callers on the event loop."""
+        self._turn(list(events))
+
+    # -- turns ------------------------------------------------------------------------------------
+
+    async def _loop(self) -> None:
+        while True:
+            self._turn(await self.inbox.receive())
+
+    def _turn(self, events: list[Any]) -> None:
+        self.counters.turns += 1
+        replica = self.replica
+        for event in events:
+            self.counters.steps += 1
+            self._outputs(replica.step(event))
+            while self._local:
+                self._step_local()
+        while self._local:
+            self._step_local()
+        self._transport.flush()
+        if self._gate.needs_sync or self._trim_below:
+            self._sync_wanted.set()
+        elif self._gate.has_unsynced and "shard/sync" not in self._timers:
+            self._set_timer(SetTimer("shard/sync", IDLE_SYNC_MS))
+
+    def _step_local(self) -> None:
+        event = self._local.popleft()
+        self.counters.steps += 1
+        self._outputs(self.replica.step(msgspec.structs.replace(event, now=self._clock.now_ms())))
+
+    def _outputs(self, outputs: list[Any]) -> None:
+        perform = self._perform
+        for output in self._gate.offer(outputs):
+            perform[type(output)](output)
+
+    async def _sync_loop(self) -> None:
+        limiter = anyio.CapacityLimiter(1)
+        while True:
+            await self._sync_wanted.wait()
+            self._sync_wanted = anyio.Event()
+            below, self._trim_below = self._trim_below, 0
+            try:
+                durable = await anyio.to_thread.run_sync(self._sync, below, limiter=limiter)
+            except StorageFull:
+                # Nothing was lost and nothing that waits is let out: try again until there is space.
+                self.counters.disk_full += 1
+                self._trim_below = max(self._trim_below, below)
+                self._sync_wanted.set()
+                await anyio.sleep(FULL_DISK_RETRY_S)
+                continue
+            self.counters.fsyncs += 1
+            for output in self._gate.durable(durable):
+                self._perform[type(output)](output)
+            self._turn([])
+
+    def _sync(self, trim_below: int) -> int:
+        durable = self._log.flush_and_sync()
+        if trim_below:
+            self._log.trim(trim_below)
+        return durable
+
+    async def _timer_loop(self) -> None:
+        while True:
+            deadline = self._timers.next_deadline()
+            now = self._clock.now_ms()
+            if deadline is not None and deadline <= now:
+                due = self._timers.pop_due(now)
+                if "shard/sync" in due:
+                    self._sync_wanted.set()
+                self._turn([TimerFired(now, timer) for timer in due if timer != "shard/sync"])
+                continue
+            self._sleeping_until = deadline
+            self._timer_changed = anyio.Event()
+            with anyio.move_on_after(None if deadline is None else (deadline - now) / 1000):
+                await self._timer_changed.wait()
+
+    # -- outputs ----------------------------------------------------------------------------------
+
+    def _append(self, output: Append) -> int:
+        ref = output.ref
+        digest = ref.digest if ref is not None else None
+        index = self._log.append(output.kind, self.replica.settings.epoch, output.payload, digest)
+        if ref is not None:
+            self._payloads.add(ref, index, bytes(output.payload[0]), output.payload[1])
+        return index
+
+    def _signed(self, message: Any) -> Any:
+        if not isinstance(message, SignedMessage) or getattr(message, "signature", None):
+            return message
+        self.counters.signatures += 1
+        signature = self._key.sign(statement_bytes(self._domain, message.statement()))
+        return msgspec.structs.replace(message, signature=signature)
+
+    def _send(self, output: Send) -> None:
+        message = self._signed(output.message)
+        if output.to == self.replica.own:
+            self._local.append(Received(0, output.to, message))
+            return
+        priority, buffers = self._codec.encode(message)
+        self._post(output.to, priority, buffers)
+
+    def _broadcast(self, output: Broadcast) -> None:
+        message = self._signed(output.message)
+        priority, buffers = self._codec.encode(message)
+        for peer in self.replica.settings.others:
+            self._post(peer, priority, buffers)
+        self._local.append(Received(0, self.replica.own, message))
+
+    def _post(self, peer: int, priority: int, buffers: tuple[bytes | memoryview, ...]) -> None:
+        if self._transport.send(self._names[peer], priority, buffers):
+            self.counters.messages_sent += 1
+        else:
+            self.counters.dropped += 1
+
+    def _send_body(self, output: SendBody) -> None:
+        body = self._payloads.get(output.ref.digest)
+        if body is not None:
+            priority, buffers = self._codec.encode_body(*body)
+            self._post(output.to, priority, buffers)
+
+    def _send_chunk(self, output: SendSnapshotChunk) -> None:
+        snapshot = self.replica.snapshot
+        if snapshot is None or snapshot[0].position != output.position:
+            return
+        certificate, size = snapshot
+        data = self._snapshots.read(certificate.checkpoint.height, output.offset, output.length)
+        if data:
+            priority, buffers = self._codec.encode(SnapshotChunk(output.position, size, output.offset, data))
+            self._post(output.to, priority, buffers)
+
+    def _set_timer(self, output: SetTimer) -> None:
+        delay = draw(output.delay_ms, output.jitter_ms, self._random)
+        deadline = self._clock.now_ms() + delay
+        self._timers.set(output.timer, deadline)
+        if self._sleeping_until is None or deadline < self._sleeping_until:
+            self._timer_changed.set()
+
+    def _cancel_timer(self, output: CancelTimer) -> None:
+        self._timers.cancel(output.timer)
+
+    def _execute(self, output: Execute) -> None:
+        if output.refs:
+            self.counters.blocks += 1
+        self._to_application(output)
+
+    def _to_application(self, output: Execute | SaveSnapshot | InstallSnapshot) -> None:
+        if self._application is not None:
+            self._application.put(output)
+
+    def _trim(self, output: Trim) -> None:
+        self._trim_below = max(self._trim_below, output.below_index)
