@@ -141,11 +141,11 @@ class VerifyPipeline:
             return None
         settings = self._settings
         if envelope.kind == ENGINE_KIND:
-            message = self._codec.engine.decode(envelope.body)
+            message = self._codec.engine.decode(memoryview(envelope.body))
             problem = settings.spec.check(settings.context, sender, message)
             claims = settings.spec.claims
         elif envelope.kind == REPLICA_KIND:
-            message = self._codec.replica.decode(envelope.body)
+            message = self._codec.replica.decode(memoryview(envelope.body))
             problem = message_problem(settings.context, settings.spec, message)
             claims = message_claims
         else:
