@@ -8,11 +8,15 @@ signature leaves; so a restart cannot forget it.
 
 from collections.abc import Mapping
 
+from bftkit.core.checkpoint import CHECKPOINT_KIND
 from bftkit.core.engine import SigningRule
 from bftkit.core.statement import Statement
 from bftkit.replica.records import SignedSlot, StepRecord
 
 _UNKNOWN_KIND = SigningRule()
+
+_REPLICA_KINDS = {CHECKPOINT_KIND: SigningRule(guarded=False)}
+"""The replica's own statements: a checkpoint speaks of what was executed, in whatever view."""
 
 
 class SigningGuard:
@@ -21,7 +25,7 @@ class SigningGuard:
     __slots__ = ("_rules", "_slots", "floor", "low_mark")
 
     def __init__(self, rules: Mapping[str, SigningRule]) -> None:
-        self._rules = rules
+        self._rules = {**rules, **_REPLICA_KINDS}
         self._slots: dict[tuple[str, int, int], bytes] = {}
         self.floor = 0
         """Guarded statements below this view are refused."""

@@ -4,13 +4,16 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any, Self
 
+import anyio
+import anyio.abc
 import msgspec
+from anyio.abc import TaskGroup
 
 from bftkit.core.checkpoint import EMPTY_CHECKPOINT
 from bftkit.core.epoch import EpochConfig, Genesis, Limits
 from bftkit.core.ids import canonical
 from bftkit.core.membership import Member
-from bftkit.errors import ConfigurationError
+from bftkit.errors import ConfigurationError, NotReady
 from bftkit.plugins import load_engine
 from bftkit.replica.settings import ReplicaSettings, ReplicaTuning
 from bftkit.replica.state_machine import StateMachine
@@ -36,7 +39,9 @@ class Cluster:
         self._keys = keys
         self._factory = factory
         self._storages: dict[str, Storage] = {name: MemoryStorage() for name in keys}
-        self._stacks: dict[str, AsyncExitStack] = {}
+        self._hosted: dict[str, _Hosted] = {}
+        self._stack = AsyncExitStack()
+        self._tasks: TaskGroup | None = None
         self.tuning: ReplicaTuning | None = None
 
     @classmethod
@@ -76,34 +81,65 @@ class Cluster:
         return cls(Genesis(config, EMPTY_CHECKPOINT), chosen, keys, factory)
 
     async def __aenter__(self) -> Self:
+        self._tasks = await self._stack.enter_async_context(anyio.create_task_group())
         try:
             for name in sorted(self._keys):
                 await self.start(name)
         except BaseException:
-            await self.__aexit__()
+            self._tasks.cancel_scope.cancel()
+            await self._stack.aclose()
             raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for name in reversed(list(self._stacks)):
+        for name in sorted(self._hosted, reverse=True):
             await self.stop(name)
+        await self._stack.aclose()
 
     async def start(self, name: str) -> Node:
         """Start a node, or start it again with what its storage holds."""
+        if self._tasks is None:
+            raise NotReady("the cluster is not running")
+        if name in self._hosted:
+            raise ConfigurationError(f"{name} is running already")
         spec = load_engine(self.genesis.config.engine)
         own = self.genesis.config.membership().index(name)
         if own is None:
             raise ConfigurationError(f"{name} is no member")
         settings = ReplicaSettings(own, spec, self.genesis, self._options, self.tuning)
         node = Node(settings, self._factory(), self._keys[name], self._storages[name], self.network.transport(name))
-        stack = AsyncExitStack()
-        await stack.enter_async_context(node)
-        self._stacks[name] = stack
-        self.nodes = sorted([*(known for known in self.nodes if known.name != name), node], key=lambda each: each.name)
+        hosted = _Hosted(node)
+        await self._tasks.start(hosted.run)
+        self._hosted[name] = hosted
+        self.nodes = sorted([*self.nodes, node], key=lambda each: each.name)
         return node
 
     async def stop(self, name: str) -> None:
-        """Stop a node; its storage stays."""
-        stack = self._stacks.pop(name)
+        """Stop a node; its storage stays. Raises what the node has failed of, if it had."""
+        hosted = self._hosted.pop(name)
         self.nodes = [node for node in self.nodes if node.name != name]
-        await stack.aclose()
+        hosted.wanted.set()
+        await hosted.ended.wait()
+        if hosted.node.failure is not None:
+            raise hosted.node.failure
+
+
+class _Hosted:
+    """A node in a task of its own, so that nodes may stop in any order."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.wanted = anyio.Event()
+        self.ended = anyio.Event()
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        """Run the node until it is wanted no more; a failure stays with the node."""
+        try:
+            async with self.node:
+                task_status.started()
+                await self.wanted.wait()
+        except BaseException as error:
+            if error is not self.node.failure:
+                raise
+        finally:
+            self.ended.set()
