@@ -88,23 +88,20 @@ def consider_new_view(
     known = state.new_view if new_view.view == state.view and state.active else state.candidates.get(signer)
     if known is not None and known.view == new_view.view:
         if known.statement() != new_view.statement():
-            evidence = Evidence(signer, known.statement(), known.signature, new_view.statement(), new_view.signature)
-            out.append(Accuse(evidence))
-            return out
-        if known is state.new_view:
-            if not known.signature:
-                state.new_view = new_view  # the own one came back, signed
-            return out
-    if known is None or known.view <= new_view.view:
+            out.append(
+                Accuse(Evidence(signer, known.statement(), known.signature, new_view.statement(), new_view.signature))
+            )
+        elif known is state.new_view and not known.signature:
+            state.new_view = new_view  # the own one came back, signed
+        return out
+    if known is None or known.view < new_view.view:
         state.candidates[signer] = new_view
         judge(state, signer, out)
         if signer in state.candidates and sender != state.own:
-            for name in missing_votes(state, new_view):
-                out.extend(
-                    Send(peer, FetchViewChange(new_view.view, name.signer, name.digest))
-                    for peer in dict.fromkeys((sender, signer))
-                    if peer != state.own
-                )
+            out.extend(
+                Send(sender, FetchViewChange(new_view.view, name.signer, name.digest))
+                for name in missing_votes(state, new_view)
+            )
     return out
 
 

@@ -283,14 +283,21 @@ def hold(state: State, sender: ReplicaIndex, message: Vote, out: list[EngineOutp
 
 def ask_new_view(state: State, peer: ReplicaIndex, view: int, out: list[EngineOutput]) -> None:
     """Ask a member that speaks of a later view for its NEW-VIEW, now and then."""
+    if any(candidate.view >= view for candidate in state.candidates.values()):
+        return
     if may_ask(state, peer):
         out.append(Send(peer, FetchNewView(view)))
 
 
 def tell_new_view(state: State, peer: ReplicaIndex, view: int, out: list[EngineOutput]) -> None:
     """Send the last NEW-VIEW to a member that speaks of an earlier view, now and then."""
-    if state.new_view is not None and state.new_view.view > view and may_ask(state, peer):
+    if state.new_view is not None and state.new_view.view > view and not just_entered(state) and may_ask(state, peer):
         send_new_view(state, peer, out)
+
+
+def just_entered(state: State) -> bool:
+    """Say whether this view is so young that its NEW-VIEW may still be on the way to everybody."""
+    return state.active and state.now - state.entered_at < state.options.retransmit_delay_ms
 
 
 def may_ask(state: State, peer: ReplicaIndex) -> bool:

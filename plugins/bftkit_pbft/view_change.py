@@ -6,7 +6,7 @@ from bftkit.core.outputs import Accuse, Broadcast, EngineOutput, Persist, Send
 from bftkit.core.votes import Evidence
 from bftkit_pbft.messages import Suspect, ViewChange, ViewChangeCopy, ViewLeft
 from bftkit_pbft.new_view import judge_all, make_new_view
-from bftkit_pbft.normal_case import ask_new_view, send_new_view, tell_new_view
+from bftkit_pbft.normal_case import ask_new_view, just_entered, send_new_view, tell_new_view
 from bftkit_pbft.retransmission import offer_to_all
 from bftkit_pbft.state import State
 from bftkit_pbft.watching import (
@@ -110,7 +110,7 @@ def on_view_change(state: State, event: Received) -> list[EngineOutput]:
     if state.sealed is not None:
         return out
     if message.view < state.view or (message.view == state.view and state.active):
-        if state.new_view is not None and state.new_view.view >= message.view:
+        if state.new_view is not None and state.new_view.view >= message.view and not just_entered(state):
             send_new_view(state, event.sender, out)
         return out
     keep(state, event.sender, message, out)
@@ -125,7 +125,7 @@ def on_view_change_copy(state: State, event: Received) -> list[EngineOutput]:
     view = copy.view_change.view
     if state.sealed is None and (view > state.view or (view == state.view and not state.active)):
         keep(state, copy.signer, copy.view_change, out)
-        go_on(state, out)
+        judge_all(state, out)  # it was fetched to enter a view, not to be followed out of one
     return out
 
 

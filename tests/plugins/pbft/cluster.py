@@ -10,6 +10,7 @@ import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -40,7 +41,7 @@ from bftkit.core.outputs import (
 from bftkit.core.quorum import FaultModel
 from bftkit.core.statement import SignedMessage, Statement
 from bftkit_pbft.config import PbftOptions
-from bftkit_pbft.engine import SPEC, PbftEngine
+from bftkit_pbft.engine import SPEC, PbftEngine, build
 
 SYNC_MS = 400
 """How often a member compares its log with another one's."""
@@ -153,14 +154,14 @@ class Cluster:
         self.nodes = []
         for index in range(members):
             context = context_of(index, members, interval=interval, **options)
-            self.nodes.append(Node(index, context, SPEC.build(context, genesis_of(context), START, ())))
+            self.nodes.append(Node(index, context, build(context, genesis_of(context), START, ())))
         self.quorum = self.nodes[0].context.membership.quorum
         for node in self.nodes:
             if node.index in silent:
                 node.alive = False
                 continue
             self.perform(node, node.engine.start(0))
-            self.at(self.random.randint(1, SYNC_MS), lambda node=node: self.sync(node))
+            self.at(self.random.randint(1, SYNC_MS), partial(self.sync, node))
 
     # --- Time ---
 
@@ -230,7 +231,7 @@ class Cluster:
         node.alive = True
         node.life += 1
         records = [_records.decode(record) for record in node.records]
-        node.engine = SPEC.build(node.context, genesis_of(node.context), node.stable, records)
+        node.engine = build(node.context, genesis_of(node.context), node.stable, records)
         life = node.life
         self.perform(node, node.engine.start(self.now))
         done = tuple(ref for entry in node.log[node.stable.position :] for ref in entry.refs)
@@ -396,7 +397,7 @@ class Cluster:
         )
         for node in self.nodes:
             if len(node.log) >= position:
-                self.at(self.delay(), lambda node=node: self.stabilize(node, certificate))
+                self.at(self.delay(), partial(self.stabilize, node, certificate))
 
     def stabilize(self, node: Node, certificate: CheckpointCertificate) -> None:
         if node.alive and node.stable.position < certificate.position <= len(node.log):

@@ -11,7 +11,7 @@ from bftkit.core.checkpoint import CheckpointCertificate
 from bftkit.core.inputs import Available, Received, TimerFired
 from bftkit.core.outputs import Broadcast, Commit, Persist, Send
 from bftkit.core.statement import SignedMessage, Statement
-from bftkit_pbft.engine import SPEC
+from bftkit_pbft.engine import SPEC, build
 from bftkit_pbft.messages import (
     CommitVote,
     NewView,
@@ -56,7 +56,7 @@ class Lone:
                  checkpoint: CheckpointCertificate = START, **options: Any) -> None:  # fmt: skip
         self.own = own
         self.context = context_of(own, members, **options)
-        self.engine = SPEC.build(self.context, genesis_of(self.context), checkpoint, records)
+        self.engine = build(self.context, genesis_of(self.context), checkpoint, records)
         self.state = self.engine.state
         self.now = 0
         self.echo = echo
@@ -83,7 +83,7 @@ class Lone:
 
     def hear(self, sender: int, message: Any) -> list[Any]:
         """Take a message of a member, signed here unless it is signed already."""
-        if isinstance(message, SignedMessage) and not message.signature:
+        if isinstance(message, SignedMessage) and not getattr(message, "signature", b""):
             message = signed(sender, message)
         assert SPEC.check(self.context, sender, message) is None, SPEC.check(self.context, sender, message)
         for claim in SPEC.claims(sender, message):

@@ -47,7 +47,7 @@ def test_a_primary_goes_on_when_the_window_moves():
     primary = Lone(own=0, interval=2, in_flight=32, batches_per_proposal=1)
     primary.have(*(batch(f"b{index}") for index in range(8)))
     for position in range(1, 5):
-        primary.order(position, primary.state.slots[position].refs[0])
+        primary.order(position, *(primary.state.slots[position].refs or ()))
     assert [one.position for one in sent(stable(primary, 4), PrePrepare)] == [5, 6, 7, 8]
 
 

@@ -1,5 +1,7 @@
 """NEW-VIEW (PBFT §4.4): what a view begins with."""
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,7 +42,7 @@ def specification(votes: list[ViewChange]) -> tuple[int, dict[int, tuple]]:
     min_s = max(vote.checkpoint.position for vote in votes)
     in_p = [proof for vote in votes for proof in vote.prepared]
     max_s = max([proof.position for proof in in_p if proof.position > min_s] + [min_s])
-    proposals = {}
+    proposals: dict[int, tuple] = {}
     for n in range(min_s + 1, max_s + 1):
         proofs = [proof for proof in in_p if proof.position == n]
         if not proofs:
@@ -143,7 +145,7 @@ def test_the_new_primary_counts_for_itself_only_once_its_own_view_change_is_dura
 # --- The others -----------------------------------------------------------------------------------------------------
 
 
-def told(backup: Lone, view: int, votes: dict[int, ViewChange], **fields: object) -> list:
+def told(backup: Lone, view: int, votes: dict[int, ViewChange], **fields: Any) -> list:
     """Let a backup hear the votes and the NEW-VIEW that is made of them."""
     out = []
     for signer, vote in votes.items():
@@ -297,4 +299,5 @@ def test_a_signed_copy_of_the_own_new_view_replaces_the_unsigned_one():
     primary = Lone(own=1)
     primary.hear(2, view_change(2, 1))
     primary.hear(3, view_change(3, 1))
+    assert primary.state.new_view is not None
     assert primary.state.new_view.signature == signed(1, primary.state.new_view).signature

@@ -149,6 +149,7 @@ def test_positions_are_committed_in_order():
 def test_a_commit_carries_a_quorum_of_commit_votes():
     out = Lone().order(1, A)
     (commit,) = [one for one in out if isinstance(one, Commit)]
+    assert commit.proof.certificate is not None
     assert commit.proof.certificate.statement == CommitVote(0, 1, DA).statement()
     assert len(commit.proof.certificate.signers) == 3
 

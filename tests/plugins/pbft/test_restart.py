@@ -14,7 +14,7 @@ from bftkit_pbft.messages import (
     ViewChange,
     proposal_digest,
 )
-from tests.plugins.pbft.cluster import checkpoint_at
+from tests.plugins.pbft.cluster import START, checkpoint_at, genesis_of
 from tests.plugins.pbft.lone import Lone, batch, commits, new_view, prepared_at, sent, view_change
 
 A, B = batch("a"), batch("b")
@@ -168,4 +168,4 @@ def test_building_says_nothing_and_starting_sends_no_vote():
     after = again(before)
     assert not sent(after.outputs, Prepare)
     assert not sent(after.outputs, Suspect)
-    assert SPEC.build(before.context, None, checkpoint_at(0, [], 4), ()) is not None
+    assert SPEC.build(before.context, genesis_of(before.context), START, ()).status().mode == "normal"

@@ -1,13 +1,14 @@
 """Random schedules: whatever the network and f members do, all agree; once it heals, all work gets done."""
 
 import random
+from typing import Any
 
 import pytest
 
 from tests.plugins.pbft.byzantine import LIES
 from tests.plugins.pbft.cluster import Cluster, Faults
 
-OPTIONS = {"in_flight": 4, "batches_per_proposal": 2, "view_timeout_ms": 1_000}
+OPTIONS: dict[str, Any] = {"in_flight": 4, "batches_per_proposal": 2, "view_timeout_ms": 1_000}
 CAP_MS = 8_000
 
 

@@ -221,6 +221,8 @@ def test_a_member_that_asks_for_a_view_that_has_begun_is_sent_its_new_view():
     for signer, vote in votes.items():
         backup.hear(signer, vote)
     backup.hear(2, new_view(2, votes))
+    assert not backup.hear(0, view_change(0, 2)), "the NEW-VIEW is still on its way to the others"
+    backup.now += 250
     for view in (1, 2):
         out = backup.hear(0, view_change(0, view))
         assert [one.to for one in out if isinstance(one, Send) and isinstance(one.message, NewViewCopy)] == [0]
