@@ -71,13 +71,15 @@ def on_synced(state: State, event: Synced) -> list[EngineOutput]:
     Only a stable checkpoint lets a replica forget: until then a VIEW-CHANGE must tell what it prepared.
     """
     out: list[EngineOutput] = []
-    if event.position <= state.committed:
-        return out
-    before, state.committed = state.committed, event.position
     for ref in event.refs:
         state.pending.discard(ref.digest)
         state.remember(ref.digest)
         note_committed(state, ref)
+        if ref.digest not in state.ordered:
+            state.held.pop(ref.digest, None)
+    if event.position <= state.committed:
+        return out
+    before, state.committed = state.committed, event.position
     decided = {ref.digest for ref in event.refs}
     for position in range(before + 1, event.position + 1):
         slot = state.slots.get(position)
@@ -86,9 +88,6 @@ def on_synced(state: State, event: Synced) -> list[EngineOutput]:
                 del state.ordered[ref.digest]
                 if state.held.get(ref.digest) == ref:
                     state.pending.add(ref)
-    for ref in event.refs:
-        if state.ordered.get(ref.digest) is None:
-            state.held.pop(ref.digest, None)
     state.progress_at = state.now
     state.view_timer.progressed()
     state.next_position = max(state.next_position, event.position + 1)

@@ -111,6 +111,15 @@ def test_catching_up_hands_out_what_was_decided_above():
     assert commits(replica.step(Synced(0, 2, (), None))) == [3]
 
 
+def test_batches_that_turn_out_to_be_decided_long_ago_are_not_watched_any_more():
+    replica = ordered(3)
+    replica.have(A)
+    replica.step(Synced(0, 3, (A,), None))
+    assert not replica.state.watch_count
+    assert not len(replica.state.pending)
+    assert not replica.state.armed
+
+
 def test_the_past_is_not_caught_up_with():
     replica = ordered(3)
     assert not replica.step(Synced(0, 2, (), None))
