@@ -89,6 +89,9 @@ class Busy(ReplyMessage, frozen=True, tag=3):
     retry_after_ms: int = 0
 
 
+UNKNOWN_SESSION = "the session is not known"
+"""Reason of a `Busy` by a replica that does not know the session: it lags, or the session has expired."""
+
 AnyReply = SessionOpened | Reply | Refusal | Busy
 """Union for the codec."""
 

@@ -12,6 +12,7 @@ import msgspec
 from bftkit.core.epoch import Genesis
 from bftkit.errors import MalformedMessage, Rejected, WireError
 from bftkit.replica.client_messages import (
+    UNKNOWN_SESSION,
     AnyReply,
     AnyRequest,
     Busy,
@@ -33,6 +34,12 @@ from bftkit.wire.framing import Frame, FrameType, frame_header
 
 MAX_TOKENS = 65_536
 """Submissions whose refusal could still be told to somebody."""
+
+LAGGING_RETRY_MS = 100
+"""When to try again a request whose session this node does not know: it may only lag."""
+
+CLOSED_RETRY_MS = 1000
+"""When to try again a request that this node does not take because it stops."""
 
 
 class ReplyChannel(Protocol):
@@ -106,7 +113,8 @@ class ClientEdge:
             self.counters.requests += 1
             problem = self.closed or self._problem(channel, request)
             if problem:
-                self._refuse(channel, *_place(request), problem)
+                retry_ms = LAGGING_RETRY_MS if problem == UNKNOWN_SESSION else 0
+                self._refuse(channel, *_place(request), problem, CLOSED_RETRY_MS if self.closed else retry_ms)
                 continue
             count = request.count if isinstance(request, Envelope) else 1
             self.counters.commands += count
@@ -152,7 +160,7 @@ class ClientEdge:
                 except Rejected as refusal:
                     return refusal.reason
         if not self._knows_session(envelope.session):
-            return "the session is not known"
+            return UNKNOWN_SESSION
         return ""
 
     def _token(self, channel: ReplyChannel, request: AnyRequest) -> int:
