@@ -60,13 +60,28 @@ class _Download:
 class CatchUp:
     """What peers say of themselves, and what is being fetched."""
 
-    __slots__ = ("asked_at", "claims", "connected", "download", "installing", "last_told", "next_peer", "timers")
+    __slots__ = (
+        "asked_at",
+        "claims",
+        "connected",
+        "distrusted",
+        "download",
+        "installing",
+        "last_told",
+        "next_peer",
+        "source",
+        "timers",
+    )
 
     def __init__(self, members: int) -> None:
         self.claims: list[Progress | None] = [None] * members
         self.connected = [False] * members
         self.download: _Download | None = None
         self.installing = False
+        self.source: ReplicaIndex | None = None
+        """Whose state is being installed."""
+        self.distrusted = [0] * members
+        """Up to which position a member's states are not taken: it gave one that its certificate does not describe."""
         self.asked_at = -1
         """Own position when somebody was last asked; no progress since means: ask another."""
         self.next_peer: ReplicaIndex = 0
@@ -271,7 +286,9 @@ def _download_stalled(replica: "Replica", download: _Download) -> bool:
 def _on_snapshot_available(replica: "Replica", sender: ReplicaIndex, message: SnapshotAvailable) -> None:
     state = replica.catch_up
     position = message.certificate.position
-    if sender == replica.own or state.installing or position <= replica.commits.position:
+    if sender == replica.own or state.installing or position <= state.distrusted[sender]:
+        return
+    if position <= replica.commits.executed or (position <= replica.commits.position and not _is_stuck(replica)):
         return
     if state.download is not None and state.download.certificate.position >= position:
         return
@@ -284,6 +301,11 @@ def _on_snapshot_available(replica: "Replica", sender: ReplicaIndex, message: Sn
         Send(sender, FetchSnapshot(position, 0)),
     )
     _arm(replica, SYNC_TIMER, 2 * replica.settings.tuning.sync_grace_ms)
+
+
+def _is_stuck(replica: "Replica") -> bool:
+    """Say whether the next position cannot be executed for lack of a body."""
+    return any(not replica.payloads.holds(ref) for ref in replica.commits.next_refs or ())
 
 
 def _on_fetch_snapshot(replica: "Replica", sender: ReplicaIndex, message: FetchSnapshot) -> None:
@@ -308,6 +330,7 @@ def _on_snapshot_chunk(replica: "Replica", sender: ReplicaIndex, message: Snapsh
         return
     state.download = None
     state.installing = True
+    state.source = sender
     replica.emit(InstallSnapshot(download.certificate, tuple(download.parts)))
 
 
@@ -316,13 +339,20 @@ def on_snapshot_installed(replica: "Replica", event: SnapshotInstalled) -> None:
     state = replica.catch_up
     state.installing = False
     state.asked_at = -1
+    source, state.source = state.source, None
     if event.problem:
+        if source is not None and event.certificate.position > replica.commits.executed:
+            state.distrusted[source] = event.certificate.position
         replica.emit(Report("rejected", f"a snapshot: {event.problem}"))
         _arm(replica, SYNC_TIMER, replica.settings.tuning.sync_grace_ms)
         return
     certificate = event.certificate
+    checkpoint = certificate.checkpoint
+    if replica.commits.roots_at(certificate.position) not in (None, (checkpoint.height, checkpoint.log_root)):
+        replica.halt(f"the log up to position {certificate.position} differs from the one that a quorum certified")
+        return
     if certificate.position > replica.commits.position:
-        replica.commits.reset(certificate.checkpoint)
+        replica.commits.reset(checkpoint)
     else:
         # Meanwhile the engine decided as far by itself; only the execution jumps ahead.
         replica.commits.skip_to(certificate.position)
@@ -335,5 +365,6 @@ def on_snapshot_installed(replica: "Replica", event: SnapshotInstalled) -> None:
     replica.tell_engine(Stable(replica.now, certificate))
     replica.emit(Report("caught up", f"state at position {certificate.position} taken over", certificate))
     replica.trim(certificate.position)
+    replica.execute_ready()
     arm_progress(replica)
     _arm(replica, SYNC_TIMER, 0)

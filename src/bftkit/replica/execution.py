@@ -4,8 +4,10 @@ The executor belongs to the application stage, beside the consensus loop. What i
 log alone, so all correct replicas give the same results and reach the same roots.
 """
 
+from bisect import bisect_right, insort
 from collections.abc import Callable
 from hashlib import sha256
+from typing import Any
 
 import msgspec
 
@@ -19,6 +21,7 @@ from bftkit.replica.client_messages import (
     Envelope,
     OpenSession,
     Refusal,
+    SessionId,
     SessionOpened,
     client_domain,
     decode_batch,
@@ -56,6 +59,15 @@ class _Accepted(msgspec.Struct, gc=False):
     """Index of its first command among those of the batch."""
 
 
+class _Turn(msgspec.Struct):
+    """What one batch has brought together so far."""
+
+    height: int
+    commands: list[bytes] = []
+    taken: dict[SessionId, list[tuple[int, int]]] = {}
+    """Runs of sequences, first and last, that are executed in this batch: disjoint and ascending."""
+
+
 _snapshots = msgspec.msgpack.Decoder(_SnapshotState)
 
 
@@ -84,33 +96,39 @@ class Executor:
         requests = self._open(ref, blob)
         answers: list[Answer | None] = [None] * len(requests)
         accepted: list[tuple[int, _Accepted]] = []
-        commands: list[bytes] = []
-        taken: set[tuple[tuple[int, int], int]] = set()
-        for index, request in enumerate(requests):
+        turn = _Turn(height)
+        for index, (request, own) in enumerate(requests):
             if isinstance(request, OpenSession):
                 answers[index] = self._open_session(request, height, index)
                 continue
-            outcome = self._admit(request, commands, taken)
+            outcome = self._admit(request, own, turn)
             if isinstance(outcome, _Accepted):
                 accepted.append((index, outcome))
             else:
                 answers[index] = outcome
-        results = self._apply(height, commands) if commands else []
+        results = self._apply(height, turn.commands) if turn.commands else []
         for index, entry in accepted:
             envelope = entry.envelope
-            own = tuple(results[entry.start : entry.start + envelope.count])
-            reply = self.sessions.executed(entry.session, envelope.first, envelope.acknowledged, height, own)
+            part = tuple(results[entry.start : entry.start + envelope.count])
+            reply = self.sessions.finish(entry.session, envelope.first, height, part)
             answers[index] = Answer(entry.session.public_key, reply)
         return [answer for answer in answers if answer is not None]
 
-    def _open(self, ref: BatchRef, blob: bytes | memoryview) -> list[AnyRequest]:
-        """Decode a batch; one that is malformed or lies about its count holds nothing, for everybody alike."""
+    def _open(self, ref: BatchRef, blob: bytes | memoryview) -> list[tuple[AnyRequest, list[bytes]]]:
+        """Decode a batch; one that is malformed or lies about its count holds nothing, for everybody alike.
+
+        Commands that are no list of byte strings void the batch too. What is nested too deeply may be refused
+        here or there, depending on the interpreter; so both places must have the same effect.
+        """
         try:
             requests = decode_batch(blob)
-        except msgspec.DecodeError:
+            commands = [
+                decode_commands(request.commands) if isinstance(request, Envelope) else [] for request in requests
+            ]
+        except (msgspec.DecodeError, RecursionError):
             return []
         count = sum(request.count if isinstance(request, Envelope) else 1 for request in requests)
-        return requests if count == ref.count else []
+        return list(zip(requests, commands, strict=True)) if count == ref.count else []
 
     def _open_session(self, request: OpenSession, height: int, index: int) -> Answer | None:
         if len(request.public_key) != PUBLIC_KEY_BYTES or len(request.nonce) != NONCE_BYTES:
@@ -120,29 +138,27 @@ class Executor:
         session = self.sessions.open(request.public_key, request.nonce, height, index)
         return Answer(request.public_key, SessionOpened(request.nonce, session.id))
 
-    def _admit(
-        self, envelope: Envelope, commands: list[bytes], taken: set[tuple[tuple[int, int], int]]
-    ) -> _Accepted | Answer | None:
+    def _admit(self, envelope: Envelope, commands: list[bytes], turn: _Turn) -> _Accepted | Answer | None:
         session = self.sessions.get(envelope.session)
         if session is None:
             return None
         if not self._verify(session.public_key, request_statement(self._domain, envelope), envelope.signature):
             return None
-        known = self.sessions.admit(session, envelope.first, envelope.count, envelope.acknowledged)
+        first, count = envelope.first, envelope.count
+        taken = turn.taken.setdefault(session.id, [])
+        if _overlaps(taken, first, first + count - 1):
+            # The envelope that took them is answered at the end of this batch.
+            return None
+        known = self.sessions.admit(session, first, count, envelope.acknowledged)
         if known is not None:
             return Answer(session.public_key, known)
-        if any((session.id, sequence) in taken for sequence in range(envelope.first, envelope.first + envelope.count)):
-            return None
-        try:
-            own = decode_commands(envelope.commands)
-        except msgspec.DecodeError:
-            own = []
-        problem = self._commands_problem(own, envelope.count)
+        problem = self._commands_problem(commands, count)
         if problem is not None:
-            return Answer(session.public_key, Refusal(session.id, envelope.first, envelope.count, problem))
-        taken.update((session.id, sequence) for sequence in range(envelope.first, envelope.first + envelope.count))
-        start = len(commands)
-        commands.extend(own)
+            return Answer(session.public_key, Refusal(session.id, first, count, problem))
+        insort(taken, (first, first + count - 1))
+        self.sessions.begin(session, first, count, envelope.acknowledged, turn.height)
+        start = len(turn.commands)
+        turn.commands.extend(commands)
         return _Accepted(session, envelope, start)
 
     def _commands_problem(self, commands: list[bytes], count: int) -> str | None:
@@ -155,14 +171,16 @@ class Executor:
 
     def _apply(self, height: int, commands: list[bytes]) -> list[bytes]:
         try:
-            results = self._application.apply(CommittedBatch(self._epoch, height, commands))
+            results: Any = self._application.apply(CommittedBatch(self._epoch, height, commands))
         except Exception as error:
             raise ApplicationError(f"the state machine raised at height {height}: {error!r}") from error
+        if not isinstance(results, list | tuple) or not set(map(type, results)) <= {bytes}:
+            raise ApplicationError(f"apply() must return a list of bytes, as it did not at height {height}")
         if len(results) != len(commands):
             raise ApplicationError(
                 f"the state machine gave {len(results)} results for {len(commands)} commands at height {height}"
             )
-        return results
+        return list(results)
 
     def roots(self) -> tuple[bytes, bytes]:
         """Return the state root and the sessions root at the current height."""
@@ -170,15 +188,27 @@ class Executor:
 
     def _state_root(self) -> bytes:
         if self._own_root is None:
-            return sha256(b"bftkit/state\x00" + self._application.snapshot()).digest()
-        root = self._own_root()
+            return sha256(b"bftkit/state\x00" + self._application_snapshot()).digest()
+        try:
+            root = self._own_root()
+        except Exception as error:
+            raise ApplicationError(f"state_root() raised at height {self.height}: {error!r}") from error
         if not isinstance(root, bytes) or len(root) != DIGEST_BYTES:
             raise ApplicationError("state_root() must return 32 bytes")
         return root
 
     def snapshot(self) -> bytes:
         """Encode sessions and application state at the current height."""
-        return canonical(_SnapshotState(self.height, self.sessions.dump(), self._application.snapshot()))
+        return canonical(_SnapshotState(self.height, self.sessions.dump(), self._application_snapshot()))
+
+    def _application_snapshot(self) -> bytes:
+        try:
+            data = self._application.snapshot()
+        except Exception as error:
+            raise ApplicationError(f"snapshot() raised at height {self.height}: {error!r}") from error
+        if not isinstance(data, bytes):
+            raise ApplicationError("snapshot() must return bytes")
+        return data
 
     def restore(self, data: bytes | memoryview) -> None:
         """Take over an encoded state; StorageError where it is none."""
@@ -194,11 +224,20 @@ class Executor:
         self.height = state.height
 
     def query(self, request: bytes) -> bytes:
-        """Ask the application about its current state; ApplicationError where it has no `query`."""
+        """Ask the application about its current state; ApplicationError where it has no `query`, or that raises."""
         query = getattr(self._application, "query", None)
         if query is None:
             raise ApplicationError("the state machine answers no queries")
-        answer = query(request)
+        try:
+            answer = query(request)
+        except Exception as error:
+            raise ApplicationError(f"query() raised: {error!r}") from error
         if not isinstance(answer, bytes):
             raise ApplicationError("query() must return bytes")
         return answer
+
+
+def _overlaps(taken: list[tuple[int, int]], first: int, last: int) -> bool:
+    """Say whether a run meets one of those taken: only its two neighbours can."""
+    place = bisect_right(taken, (first, last))
+    return (place > 0 and taken[place - 1][1] >= first) or (place < len(taken) and taken[place][0] <= last)

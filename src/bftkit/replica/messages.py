@@ -131,6 +131,16 @@ def message_claims(sender: ReplicaIndex, message: Any) -> Iterator[Claim]:
             return
 
 
+def _vote_problem(vote: CheckpointVote) -> str | None:
+    checkpoint = vote.checkpoint
+    roots = (checkpoint.log_root, checkpoint.state_root, checkpoint.sessions_root)
+    if checkpoint.height < 0 or any(len(root) != DIGEST_BYTES for root in roots):
+        return "a checkpoint with malformed roots"
+    if len(vote.signature) != SIGNATURE_BYTES:
+        return "a signature of the wrong length"
+    return None
+
+
 def _certificate_problem(context: EngineContext, proof: CheckpointCertificate) -> str | None:
     if proof.certificate is None or not proof.is_about_its_checkpoint():
         return "a checkpoint without its certificate"
@@ -173,8 +183,7 @@ def message_problem(context: EngineContext, spec: EngineSpec, message: Any) -> s
             interval = context.limits.checkpoint_interval
             if message.checkpoint.position < 1 or message.checkpoint.position % interval:
                 return "a checkpoint off the interval"
-            if len(message.signature) != SIGNATURE_BYTES:
-                return "a signature of the wrong length"
+            return _vote_problem(message)
         case StableCheckpoint() | SnapshotAvailable():
             return _certificate_problem(context, message.certificate)
         case Commits():

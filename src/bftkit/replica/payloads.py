@@ -13,22 +13,34 @@ from bftkit.core.outputs import Send
 from bftkit.replica.messages import MAX_LISTED, FetchBodies
 from bftkit.replica.outputs import SendBody
 
+MAX_ASKED = 64
+"""Times that a body is asked for which no decision names; the engine asks anew for what it still needs."""
+
+MAX_OFFERED = 64
+"""Bodies of one member's offers that are on their way here."""
+
+_OFFER_ASKED = 4
+"""Times that a body is asked for which was only offered."""
+
 
 class _Wanted:
     """A body to fetch: where from, and whom to ask next."""
 
-    __slots__ = ("next", "ref", "sources")
+    __slots__ = ("asked", "next", "offered_by", "ref", "sources")
 
-    def __init__(self, ref: BatchRef, sources: list[ReplicaIndex]) -> None:
+    def __init__(self, ref: BatchRef, offered_by: ReplicaIndex | None) -> None:
         self.ref = ref
-        self.sources = sources
+        self.sources: list[ReplicaIndex] = []
         self.next = 0
+        self.asked = 0
+        self.offered_by = offered_by
+        """Who offered it, where nobody else has named it."""
 
 
 class Payloads:
     """References of bodies by where they are."""
 
-    __slots__ = ("_decided_at", "_everyone", "_held", "_index", "_own", "_storing", "_wanted")
+    __slots__ = ("_decided_at", "_everyone", "_held", "_index", "_offered", "_own", "_storing", "_wanted")
 
     def __init__(self, own: ReplicaIndex, members: int) -> None:
         self._own = own
@@ -38,10 +50,11 @@ class Payloads:
         self._wanted: dict[bytes, _Wanted] = {}
         self._index: dict[bytes, int] = {}
         self._decided_at: dict[bytes, int] = {}
+        self._offered = [0] * members
 
-    def holds(self, digest: bytes) -> bool:
-        """Say whether a body is durable here."""
-        return digest in self._held
+    def holds(self, ref: BatchRef) -> bool:
+        """Say whether a body is durable here, and is what the reference says of it."""
+        return self._held.get(ref.digest) == ref
 
     def is_known(self, digest: bytes) -> bool:
         """Say whether a body is here, durable or about to be."""
@@ -56,7 +69,7 @@ class Payloads:
         digest = body.ref.digest
         self._storing[digest] = body.ref
         self._index[digest] = index
-        self._wanted.pop(digest, None)
+        self._settle(digest)
 
     def durable(self, refs: tuple[BatchRef, ...]) -> tuple[BatchRef, ...]:
         """Note that bodies reached the disk; return those that had not before."""
@@ -70,6 +83,8 @@ class Payloads:
     def recovered(self, ref: BatchRef, index: int) -> None:
         """Note a body that was found in the log at start."""
         self._held[ref.digest] = ref
+        # A body that was stored twice stands at its later place, so that the indices keep ascending.
+        self._index.pop(ref.digest, None)
         self._index[ref.digest] = index
 
     def want(self, refs: tuple[BatchRef, ...], sources: tuple[ReplicaIndex, ...]) -> list[Send]:
@@ -81,19 +96,49 @@ class Payloads:
             candidates = [source for source in sources if source != self._own] or self._everyone
             wanted = self._wanted.get(ref.digest)
             if wanted is None:
-                wanted = self._wanted[ref.digest] = _Wanted(ref, [])
+                wanted = self._wanted[ref.digest] = _Wanted(ref, None)
                 missing.append(ref)
+            elif wanted.offered_by is not None:
+                self._offered[wanted.offered_by] -= 1
+                wanted.offered_by = None
             wanted.sources.extend(source for source in candidates if source not in wanted.sources)
         return self._ask(missing)
 
+    def want_offered(self, refs: tuple[BatchRef, ...], offered_by: ReplicaIndex) -> list[Send]:
+        """Ask a member for bodies that it offers, within its quota: it may not even have them."""
+        missing: list[BatchRef] = []
+        for ref in refs:
+            if self._offered[offered_by] >= MAX_OFFERED:
+                break
+            if not self.is_known(ref.digest) and ref.digest not in self._wanted:
+                self._wanted[ref.digest] = wanted = _Wanted(ref, offered_by)
+                wanted.sources.append(offered_by)
+                self._offered[offered_by] += 1
+                missing.append(ref)
+        return self._ask(missing)
+
+    def _settle(self, digest: bytes) -> None:
+        """Want a body no longer."""
+        wanted = self._wanted.pop(digest, None)
+        if wanted is not None and wanted.offered_by is not None:
+            self._offered[wanted.offered_by] -= 1
+
     def ask_again(self) -> list[Send]:
-        """Ask the next source for everything that is missing; after the named ones, everybody."""
+        """Ask the next source for everything that is missing; after the named ones, everybody.
+
+        What is not decided is given up in the end: nobody may have it.
+        """
+        for wanted in list(self._wanted.values()):
+            limit = MAX_ASKED if wanted.offered_by is None else _OFFER_ASKED
+            if wanted.asked >= limit and wanted.ref.digest not in self._decided_at:
+                self._settle(wanted.ref.digest)
         return self._ask([wanted.ref for wanted in self._wanted.values()])
 
     def _ask(self, refs: list[BatchRef]) -> list[Send]:
         by_source: dict[ReplicaIndex, list[bytes]] = {}
         for ref in refs:
             wanted = self._wanted[ref.digest]
+            wanted.asked += 1
             if wanted.next >= len(wanted.sources):
                 wanted.sources.extend(peer for peer in self._everyone if peer not in wanted.sources)
                 wanted.next %= max(1, len(wanted.sources))
@@ -105,6 +150,10 @@ class Payloads:
             for start in range(0, len(digests), MAX_LISTED):
                 requests.append(Send(source, FetchBodies(tuple(digests[start : start + MAX_LISTED]))))
         return requests
+
+    def lacks(self, digests: tuple[bytes, ...]) -> bool:
+        """Say whether one of these bodies is not durable here."""
+        return any(digest not in self._held for digest in digests)
 
     def answer(self, sender: ReplicaIndex, digests: tuple[bytes, ...]) -> list[SendBody]:
         """Send what is asked for and held, each body once."""
@@ -129,7 +178,7 @@ class Payloads:
             del self._decided_at[digest]
             self._held.pop(digest, None)
             self._storing.pop(digest, None)
-            self._wanted.pop(digest, None)
+            self._settle(digest)
             self._index.pop(digest, None)
         return tuple(gone)
 

@@ -9,8 +9,10 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from msgspec import structs
+
 from bftkit.core import outputs as core_outputs
-from bftkit.core.batch import BatchBody, BatchRef
+from bftkit.core.batch import BatchBody, BatchRef, ref_problem
 from bftkit.core.checkpoint import Checkpoint, CheckpointCertificate
 from bftkit.core.engine import ConsensusEngine, EngineStatus
 from bftkit.core.ids import ReplicaIndex, canonical
@@ -24,7 +26,7 @@ from bftkit.replica.catch_up import CatchUp
 from bftkit.replica.checkpoints import Checkpoints
 from bftkit.replica.commits import CommitLog
 from bftkit.replica.mempool import Mempool
-from bftkit.replica.messages import CheckpointVote, FetchBodies, OfferBodies, StableCheckpoint
+from bftkit.replica.messages import CheckpointVote, FetchBodies, OfferBodies, SnapshotAvailable, StableCheckpoint
 from bftkit.replica.outputs import Append, Forget, Loopback, Refuse, ReplicaOutput, Report, SaveSnapshot, Trim
 from bftkit.replica.payloads import Payloads
 from bftkit.replica.records import RecordKind, StepRecord
@@ -105,12 +107,14 @@ class Replica:
     def start(self, now: int, uncommitted: Iterable[BatchRef] = ()) -> list[ReplicaOutput]:
         """Begin: execute again what the snapshot does not hold, start the engine, offer it what waits."""
         self.now = now
-        self._execute_ready()
+        self.execute_ready()
+        decided = tuple(ref for entry in self.commits for ref in entry.refs)
+        # A position may have been logged while one of its bodies was still on its way.
+        self._fetch(tuple(ref for ref in decided if not self.payloads.is_known(ref.digest)), ())
         self._translate(self.engine.start(now))
         if self.commits.position > self.checkpoints.stable.position:
             newest = list(self.commits)[-1]
-            refs = tuple(ref for entry in self.commits for ref in entry.refs)
-            self.tell_engine(Synced(now, newest.position, refs, newest.proof))
+            self.tell_engine(Synced(now, newest.position, decided, newest.proof))
         waiting = tuple(uncommitted)
         for ref in waiting:
             self.mempool.add(ref)
@@ -122,6 +126,9 @@ class Replica:
         """Take one input and return what is to be done, in order."""
         if self.halted:
             return []
+        if event.now < self.now:
+            # What waited in a queue is older than what was taken meanwhile; the replica's time never goes back.
+            event = structs.replace(event, now=self.now)
         self.now = event.now
         self._handlers[type(event)](event)
         return self._finish()
@@ -264,14 +271,15 @@ class Replica:
         missing = tuple(ref for ref in entry.refs if not self.payloads.is_known(ref.digest))
         if missing:
             signers = entry.proof.certificate.signers if entry.proof.certificate else ()
-            self.want(missing, signers)
-        self._execute_ready()
+            self._fetch(missing, signers)
+        self.execute_ready()
         self._close_batches()
 
-    def _execute_ready(self) -> None:
+    def execute_ready(self) -> None:
+        """Hand everything that is decided and held to the application, in order."""
         tuning = self.settings.tuning
         while (refs := self.commits.next_refs) is not None:
-            if not all(self.payloads.holds(ref.digest) for ref in refs):
+            if not all(self.payloads.holds(ref) for ref in refs):
                 return
             execute = self.commits.execute_next(tuning.snapshot_positions, tuning.snapshot_bytes)
             if execute.snapshot:
@@ -282,9 +290,12 @@ class Replica:
 
     def want(self, refs: tuple[BatchRef, ...], sources: tuple[ReplicaIndex, ...]) -> None:
         """Fetch bodies; those held already are made available to the engine at once."""
-        here = tuple(ref for ref in refs if self.payloads.holds(ref.digest))
+        here = tuple(ref for ref in refs if self.payloads.holds(ref))
         if here:
             self.tell_engine(Available(self.now, here))
+        self._fetch(refs, sources)
+
+    def _fetch(self, refs: tuple[BatchRef, ...], sources: tuple[ReplicaIndex, ...]) -> None:
         self.emit(*self.payloads.want(refs, sources))
         self._arm_fetch()
 
@@ -297,10 +308,13 @@ class Replica:
         ref = body.ref
         if self.payloads.is_known(ref.digest):
             return
+        if ref_problem(ref, len(self.settings.membership), self.settings.limits.max_batch_bytes) is not None:
+            self.emit(Report("rejected", "a batch that no proposal may name", sender))
+            return
         if not self.payloads.is_wanted(ref.digest):
             if ref.origin != sender:
                 return
-            if ref.size > self.settings.limits.max_batch_bytes or not self.mempool.has_room(ref):
+            if not self.mempool.has_room(ref):
                 self.emit(Report("rejected", "a batch beyond its origin's quota", sender))
                 return
         self._store(body)
@@ -318,10 +332,13 @@ class Replica:
         if not arrived:
             return
         self.tell_engine(Available(self.now, arrived))
-        self._execute_ready()
+        self.execute_ready()
 
     def _on_fetch_bodies(self, sender: ReplicaIndex, message: FetchBodies) -> None:
         self.emit(*self.payloads.answer(sender, message.digests))
+        if self.snapshot is not None and self.payloads.lacks(message.digests):
+            # It may be asking for what is gone here because a snapshot holds its effect.
+            self.emit(Send(sender, SnapshotAvailable(*self.snapshot)))
 
     def _on_offer_bodies(self, sender: ReplicaIndex, message: OfferBodies) -> None:
         decided = [ref for ref in message.refs if self.payloads.is_decided(ref.digest)]
@@ -334,7 +351,8 @@ class Replica:
         )
         room = tuple(ref for ref in unknown if self.mempool.has_room(ref))
         if room:
-            self.want(room, (sender,))
+            self.emit(*self.payloads.want_offered(room, sender))
+            self._arm_fetch()
 
     def _on_submitted(self, event: events.Submitted) -> None:
         retry_ms = self.settings.tuning.progress_ms
@@ -364,10 +382,16 @@ class Replica:
 
     def _vote_for_checkpoint(self, position: int, state_root: bytes, sessions_root: bytes) -> None:
         roots = self.commits.roots_at(position)
-        if roots is None or position <= self.checkpoints.stable.position:
+        stable = self.checkpoints.stable
+        if roots is None or position < stable.position:
             return
         height, log_root = roots
         vote = CheckpointVote(Checkpoint(position, height, log_root, state_root, sessions_root))
+        if position == stable.position:
+            # Executed once more after a restart.
+            if vote.checkpoint != stable.checkpoint:
+                self.halt(f"the state at position {position} differs from the one that a quorum certified")
+            return
         self.checkpoints.own_vote(vote)
         self._translate([Broadcast(vote)])
         catch_up.arm_progress(self)
@@ -382,7 +406,7 @@ class Replica:
     def on_certificate(self, certificate: CheckpointCertificate) -> None:
         """Take a certified checkpoint: forget below it once this replica has executed so far."""
         position = certificate.position
-        if position <= self.checkpoints.stable.position:
+        if position <= self.checkpoints.stable.position or self.halted:
             return
         if position > self.commits.executed:
             self.checkpoints.note_ahead(certificate)

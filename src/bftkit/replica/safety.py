@@ -44,7 +44,8 @@ class SigningGuard:
         rule = self._rules.get(statement.kind, _UNKNOWN_KIND)
         if 0 < statement.position <= self.low_mark:
             return f"{statement.kind} at {statement.position} is below the stable checkpoint {self.low_mark}"
-        if rule.guarded and statement.view < self.floor:
+        if statement.view < self.floor and (rule.guarded or statement.position == 0):
+            # Slots without a position are forgotten below the floor, so nothing may be said for them there.
             return f"{statement.kind} in view {statement.view} after view {self.floor} was joined"
         if rule.raises_floor is not None:
             raised = statement.view + rule.raises_floor

@@ -1,9 +1,13 @@
 """Client sessions: each sequence of a session executes at most once, in any order.
 
+An envelope passes through three calls: `admit` says whether it is to be executed, `begin` takes its
+sequences before any command runs, `finish` keeps the results.
+
 Part of the replicated state: every rule here depends on the log alone. Memory is bounded by the
 number of sessions, a window of sequences above each one's low mark, and a budget for kept results.
 """
 
+from collections import deque
 from hashlib import sha256
 
 import msgspec
@@ -14,6 +18,9 @@ from bftkit.replica.client_messages import Refusal, Reply, SessionId
 
 NONCE_BYTES = 16
 """Length of the nonce in a request for a session."""
+
+_KEPT_AFTER_SHEDDING = 3, 4
+"""Share of the budget that is left after results were let go, so that it is not done for each envelope."""
 
 
 class _Kept(msgspec.Struct, array_like=True, gc=False):
@@ -65,6 +72,7 @@ class SessionTable:
         self._sessions: dict[SessionId, Session] = {}
         self._by_key: dict[tuple[bytes, bytes], SessionId] = {}
         self._digests: dict[SessionId, bytes] = {}
+        self._idle: deque[tuple[int, SessionId]] = deque()
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -79,17 +87,34 @@ class SessionTable:
         if known is not None:
             return self._sessions[known]
         if len(self._sessions) >= self._limits.max_sessions:
-            self._evict()
+            self._evict(height)
         session = Session((height, index), public_key, nonce, height)
         self._sessions[session.id] = session
         self._by_key[(public_key, nonce)] = session.id
         return session
 
-    def _evict(self) -> None:
-        oldest = min(self._sessions.values(), key=lambda session: (session.last_height, session.id))
+    def _evict(self, height: int) -> None:
+        oldest = self._least_recently_used(height)
         del self._sessions[oldest.id]
         del self._by_key[(oldest.public_key, oldest.nonce)]
         self._digests.pop(oldest.id, None)
+
+    def _least_recently_used(self, height: int) -> Session:
+        """Return the session with the lowest last height, then the lowest id.
+
+        The order of all that were idle before this height is computed once and used up from its front:
+        whatever was used since stands behind all of them.
+        """
+        for _ in range(2):
+            while self._idle:
+                last_height, session_id = self._idle.popleft()
+                session = self._sessions.get(session_id)
+                if session is not None and session.last_height == last_height:
+                    return session
+            self._idle.extend(
+                sorted((known.last_height, known.id) for known in self._sessions.values() if known.last_height < height)
+            )
+        return min(self._sessions.values(), key=lambda known: (known.last_height, known.id))
 
     def admit(self, session: Session, first: int, count: int, acknowledged: int) -> Reply | Refusal | None:
         """Say what to answer instead of executing, or None where a run of sequences is to be executed now."""
@@ -113,23 +138,28 @@ class SessionTable:
             return refuse("some of the sequences were executed in another envelope")
         return None
 
-    def executed(
-        self, session: Session, first: int, acknowledged: int, height: int, results: tuple[bytes, ...]
-    ) -> Reply:
-        """Record a run of sequences as executed; return the reply."""
-        count = len(results)
+    def begin(self, session: Session, first: int, count: int, acknowledged: int, height: int) -> None:
+        """Take an admitted run of sequences: from here on they count as executed.
+
+        The low mark rises first, so that the bits above it never span more than the window.
+        """
+        self._acknowledge(session, min(acknowledged, first - 1))
         session.last_height = height
         session.executed |= ((1 << count) - 1) << (first - session.low - 1)
-        size = sum(map(len, results)) + 8 * count
-        session.kept[first] = _Kept(count, height, results)
-        session.kept_bytes += size
-        self._acknowledge(session, min(acknowledged, first - 1))
-        self._shed(session)
+        self._digests.pop(session.id, None)
+
+    def finish(self, session: Session, first: int, height: int, results: tuple[bytes, ...]) -> Reply:
+        """Keep the results of a run that was begun, unless its client has acknowledged it; return the reply."""
+        count = len(results)
+        if first + count - 1 > session.low:
+            kept = session.kept[first] = _Kept(count, height, results)
+            session.kept_bytes += _size(kept)
+            self._shed(session)
         self._digests.pop(session.id, None)
         return Reply(session.id, first, count, height, results)
 
     def _acknowledge(self, session: Session, acknowledged: int) -> None:
-        """Raise the low mark to what the client says it has, as far as all of that was executed."""
+        """Raise the low mark to what the client says it has; a gap below it is given up by its client."""
         if acknowledged <= session.low:
             return
         session.executed >>= acknowledged - session.low
@@ -138,14 +168,16 @@ class SessionTable:
             session.kept_bytes -= _size(session.kept.pop(first))
 
     def _shed(self, session: Session) -> None:
-        """Let go of the oldest results beyond the budget; that they were executed stays known."""
-        if session.kept_bytes <= self._limits.session_reply_bytes:
+        """Let go of the results of the lowest sequences beyond the budget; that they were executed stays known."""
+        budget = self._limits.session_reply_bytes
+        if session.kept_bytes <= budget:
             return
+        share, whole = _KEPT_AFTER_SHEDDING
         for first in sorted(session.kept):
             kept = session.kept[first]
             session.kept_bytes -= _size(kept)
             kept.results = None
-            if session.kept_bytes <= self._limits.session_reply_bytes:
+            if session.kept_bytes * whole <= budget * share:
                 return
 
     def root(self) -> bytes:
@@ -167,6 +199,7 @@ class SessionTable:
         """Replace the table by a dumped one; msgspec.DecodeError where it is none."""
         stored = _stored.decode(data)
         self._digests.clear()
+        self._idle.clear()
         self._sessions = {}
         self._by_key = {}
         for entry in stored:
