@@ -74,7 +74,7 @@ NODE = render_node(NodeFile(node=NodeSection(name="n0")))
 def folder(tmp_path):
     """A folder with everything in order."""
     (tmp_path / "keys").mkdir()
-    for name in ("consensus.key", "tls.key", "tls.crt", "authority.crt"):
+    for name in ("consensus.key", "certificate.key", "certificate.pem", "authority.pem"):
         (tmp_path / "keys" / name).write_bytes(b"x")
         (tmp_path / "keys" / name).chmod(0o600)
     (tmp_path / "genesis.toml").write_text(GENESIS)
@@ -361,7 +361,7 @@ def test_the_genesis_must_be_there(folder):
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
 @pytest.mark.parametrize("name", ["consensus", "tls_key"])
 def test_private_keys_are_for_their_owner_only(folder, name, mode):
-    file = folder / "keys" / {"consensus": "consensus.key", "tls_key": "tls.key"}[name]
+    file = folder / "keys" / {"consensus": "consensus.key", "tls_key": "certificate.key"}[name]
     file.chmod(mode)
     problem = only_problem(folder)
     assert problem.key == f"keys.{name}"
@@ -369,13 +369,13 @@ def test_private_keys_are_for_their_owner_only(folder, name, mode):
 
 
 def test_certificates_may_be_read_by_all(folder):
-    (folder / "keys" / "tls.crt").chmod(0o644)
-    (folder / "keys" / "authority.crt").chmod(0o644)
+    (folder / "keys" / "certificate.pem").chmod(0o644)
+    (folder / "keys" / "authority.pem").chmod(0o644)
     assert problems_in(folder) == []
 
 
 def test_without_tls_only_the_consensus_key_is_needed(folder):
-    for name in ("consensus.key", "tls.key", "tls.crt", "authority.crt"):
+    for name in ("consensus.key", "certificate.key", "certificate.pem", "authority.pem"):
         (folder / "keys" / name).unlink()
     assert {problem.key for problem in problems_in(folder)} == {
         "keys.consensus",

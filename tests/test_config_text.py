@@ -88,7 +88,7 @@ def test_every_key_is_described():
 
 def test_a_description_says_type_default_and_effect():
     doc = key_docs()["runtime.lanes"]
-    assert (doc.file, doc.default, doc.applies) == ("bftkit.toml", "8", "restart")
+    assert (doc.file, doc.default, doc.applies) == ("bftkit.toml", "1", "restart")
     assert doc.type == "a whole number, at least 1, at most 1024"
     assert key_docs()["node.log_level"].type == 'one of "debug", "info", "warning", "error"'
     assert key_docs()["cluster.min_faults"].default == ""

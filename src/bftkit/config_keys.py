@@ -172,10 +172,10 @@ class KeysSection(msgspec.Struct, frozen=True, kw_only=True):
     """`[keys]`: files with keys and certificates. Private ones may be readable by their owner only."""
 
     consensus: Annotated[str, key("Private key that signs votes.", RESTART, _file_rule)] = "keys/consensus.key"
-    tls_key: Annotated[str, key("Private key of the connections.", RESTART, _file_rule)] = "keys/tls.key"
-    tls_certificate: Annotated[str, key("Certificate of the connections.", RESTART, _file_rule)] = "keys/tls.crt"
+    tls_key: Annotated[str, key("Private key of the connections.", RESTART, _file_rule)] = "keys/certificate.key"
+    tls_certificate: Annotated[str, key("Certificate of the connections.", RESTART, _file_rule)] = "keys/certificate.pem"
     authority: Annotated[str, key("Certificate of the cluster's authority.", RESTART, _file_rule)] = (
-        "keys/authority.crt"
+        "keys/authority.pem"
     )
 
 
@@ -185,10 +185,9 @@ class RuntimeSection(msgspec.Struct, frozen=True, kw_only=True):
     workers: Annotated[
         int, key("Processes that parse and verify; 0: the event loop does it.", RESTART, ge=0, le=256)
     ] = 0
-    lanes: Annotated[int, key("Inbound queues, a power of two.", RESTART, _power_of_two_rule, ge=1, le=1024)] = 8
+    lanes: Annotated[int, key("Inbound queues, a power of two.", RESTART, _power_of_two_rule, ge=1, le=1024)] = 1
     insecure: Annotated[bool, key("Connect without TLS; for tests on one machine only.", RESTART)] = False
     uvloop: Annotated[bool, key("Use uvloop where it is installed.", RESTART)] = True
-    batch_delay_ms: Annotated[int, key("How long a batch waits to fill, in milliseconds.", AT_ONCE, ge=0, le=1000)] = 2
     outbox_bytes: Annotated[
         int, key("Bytes that may wait for one slow peer; then bulk is dropped.", RESTART, ge=65_536, le=1 << 32)
     ] = 16_777_216

@@ -18,7 +18,7 @@ from bftkit.plugins import load_engine
 from bftkit.replica.settings import ReplicaSettings, ReplicaTuning
 from bftkit.replica.state_machine import StateMachine
 from bftkit.runtime.memory_transport import MemoryNetwork
-from bftkit.runtime.node import Node
+from bftkit.runtime.node import Node, NodeParts
 from bftkit.storage.interface import Storage
 from bftkit.storage.memory import MemoryStorage
 from bftkit.wire.auth import SigningKey
@@ -107,7 +107,13 @@ class Cluster:
         if own is None:
             raise ConfigurationError(f"{name} is no member")
         settings = ReplicaSettings(own, spec, self.genesis, self._options, self.tuning)
-        node = Node(settings, self._factory(), self._keys[name], self._storages[name], self.network.transport(name))
+        parts = NodeParts(
+            settings=settings,
+            key=self._keys[name],
+            storage=self._storages[name],
+            transport=self.network.transport(name),
+        )
+        node = Node(self._factory(), parts)
         hosted = _Hosted(node)
         await self._tasks.start(hosted.run)
         self._hosted[name] = hosted

@@ -205,10 +205,16 @@ def write_credentials(credentials: Credentials, directory: Path) -> None:
 
 def read_credentials(directory: Path, *, now: datetime | None = None) -> CredentialFiles:
     """Check the files that `write_credentials` wrote: there, private, of one cluster, and valid now."""
-    path = directory / CERTIFICATE_FILE
+    return credential_files(
+        directory / CERTIFICATE_FILE, directory / CERTIFICATE_KEY_FILE, directory / AUTHORITY_FILE, now=now
+    )
+
+
+def credential_files(path: Path, key: Path, authority: Path, *, now: datetime | None = None) -> CredentialFiles:
+    """Check a certificate, its key and the authority's certificate, wherever they lie."""
     certificate = _read_certificate(path)
-    check_private_file(directory / CERTIFICATE_KEY_FILE)
-    _read_certificate(directory / AUTHORITY_FILE)
+    check_private_file(key)
+    _read_certificate(authority)
     try:
         cluster_id, role, name = _identity(certificate)
     except HandshakeRefused as refusal:
@@ -222,8 +228,8 @@ def read_credentials(directory: Path, *, now: datetime | None = None) -> Credent
         )
     return CredentialFiles(
         certificate=path,
-        key=directory / CERTIFICATE_KEY_FILE,
-        authority=directory / AUTHORITY_FILE,
+        key=key,
+        authority=authority,
         cluster_id=cluster_id,
         role=role,
         name=name,

@@ -5,8 +5,7 @@ finality. A node that meets what it must not survive (a failed disk, a state mac
 state that differs from what a quorum certified) stops, and says why.
 """
 
-import random
-import secrets
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from hashlib import sha256
 from typing import Any, Self
@@ -16,8 +15,11 @@ import msgspec
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+from bftkit.core.certificate import QuorumCertificate
 from bftkit.core.epoch import Genesis
+from bftkit.core.quorum import FaultModel, Quorum
 from bftkit.errors import ApplicationError, BftkitError, NotReady
+from bftkit.replica.client_messages import client_domain
 from bftkit.replica.execution import Executor
 from bftkit.replica.explain import explain
 from bftkit.replica.inputs import PeerDown, PeerUp, Submission, Submitted
@@ -29,8 +31,11 @@ from bftkit.replica.state_machine import StateMachine
 from bftkit.runtime.admin_messages import AdminAnswer, AdminAsk
 from bftkit.runtime.application import ApplicationStage, Outcome, restore_newest
 from bftkit.runtime.channel import CLIENTS
+from bftkit.runtime.client import Client, Receipt
 from bftkit.runtime.client_edge import ClientEdge, ReplyChannel
+from bftkit.runtime.client_port import ClientConnection, ClientPort
 from bftkit.runtime.clock import Clock, MonotonicClock
+from bftkit.runtime.local_connector import LocalConnector
 from bftkit.runtime.payload_store import PayloadStore
 from bftkit.runtime.peer_codec import PeerCodec
 from bftkit.runtime.pipeline import VerifyPipeline
@@ -47,6 +52,9 @@ SNAPSHOT_DIRECTORY = "snapshots"
 EVENT_BUFFER = 1024
 """Events that a slow listener may be behind; older ones are dropped for it."""
 
+PROOFS_KEPT = 4096
+"""Heights whose commit certificate is remembered for receipts."""
+
 EVENTS_WORTH_TELLING = ("view", "stable", "accused", "behind", "caught up", "diverged", "rejected", "unsigned")
 """Kinds of event that `Node.events` yields, beside "started", "peer up", "peer down" and "stopped"."""
 
@@ -58,41 +66,43 @@ class NodeEvent(msgspec.Struct, frozen=True):
     detail: str
 
 
+class NodeParts(msgspec.Struct, kw_only=True):
+    """What a node is made of, beside the state machine."""
+
+    settings: ReplicaSettings
+    key: SigningKey
+    """Signs its votes."""
+    storage: Storage
+    transport: Transport
+    port: ClientPort | None = None
+    """Where clients connect; None inside a program."""
+    lanes: int = 1
+    """Inbound queues, a power of two."""
+    facts: dict[str, Any] = {}
+    """What `status` says besides."""
+    clock: Clock = msgspec.field(default_factory=MonotonicClock)
+
+
 class Node:
     """One member of a group; build it with `open`, or with `bftkit.runtime.cluster` inside a program."""
 
-    def __init__(
-        self,
-        settings: ReplicaSettings,
-        application: StateMachine,
-        key: SigningKey,
-        storage: Storage,
-        transport: Transport,
-        *,
-        lanes: int = 1,
-        serve: Callable[["Node"], Awaitable[None]] | None = None,
-        facts: dict[str, Any] | None = None,
-        clock: Clock | None = None,
-        generator: random.Random | None = None,
-    ) -> None:
-        self.settings = settings
-        self.name = settings.membership.name(settings.own)
+    def __init__(self, application: StateMachine, parts: NodeParts) -> None:
+        self.settings = parts.settings
+        self.name = parts.settings.membership.name(parts.settings.own)
         self.failure: BaseException | None = None
         """Why the node stopped by itself."""
         self._application = application
-        self._key = key
-        self._storage = storage
-        self._transport = transport
-        self._lanes = lanes
-        self._serve = serve
-        self._facts = facts or {}
-        self._clock = clock or MonotonicClock()
-        self._random = generator or random.Random(secrets.randbits(64))
+        self._parts = parts
+        self._transport = parts.transport
+        self._clock = parts.clock
         self._listeners: list[MemoryObjectSendStream[NodeEvent]] = []
         self._tasks: TaskGroup | None = None
         self._stopped = anyio.Event()
         self._running = False
         self._log: Log | None = None
+        self._proofs: OrderedDict[int, QuorumCertificate] = OrderedDict()
+        self._client: Client | None = None
+        self._client_lock = anyio.Lock()
 
     @classmethod
     def open(cls, path: str, application: StateMachine) -> Self:
@@ -102,7 +112,7 @@ class Node:
         """
         from bftkit.runtime.node_files import node_parts
 
-        return cls(application=application, **node_parts(path))
+        return cls(application, node_parts(path))
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -139,9 +149,9 @@ class Node:
         settings = self.settings
         verifier = SignatureVerifier()
         identity = identity_of(settings.genesis, self.name)
-        self._log = Log.open(self._storage, LOG_DIRECTORY, identity, indexed_kinds=(RecordKind.BODY,))
+        self._log = Log.open(self._parts.storage, LOG_DIRECTORY, identity, indexed_kinds=(RecordKind.BODY,))
         try:
-            snapshots = SnapshotStore(self._storage, SNAPSHOT_DIRECTORY)
+            snapshots = SnapshotStore(self._parts.storage, SNAPSHOT_DIRECTORY)
             executor = Executor(self._application, settings.genesis, verifier.verify)
             snapshot = restore_newest(executor, snapshots)
             payloads = PayloadStore(self._log)
@@ -156,18 +166,17 @@ class Node:
         codec = PeerCodec(settings)
         self.shard = ReplicaShard(
             self.replica,
-            self._key,
+            self._parts.key,
             self._log,
             payloads,
             snapshots,
             self._transport,
             codec,
             self._clock,
-            self._random,
         )
         self.application = ApplicationStage(executor, payloads, snapshots, self._clock, self._on_outcome)
         self.shard.attach(self.application)
-        self.pipeline = VerifyPipeline(settings, codec, verifier, self._clock, self.shard.inbox, self._lanes)
+        self.pipeline = VerifyPipeline(settings, codec, verifier, self._clock, self.shard.inbox, self._parts.lanes)
         check = getattr(self._application, "check", None)
         self.edge = ClientEdge(
             settings.genesis, verifier, self._submit, lambda session: executor.sessions.get(session) is not None, check
@@ -185,8 +194,8 @@ class Node:
         self.shard.start(inner, self._uncommitted)
         self.pipeline.start(inner)
         await tasks.start(self._run_transport)
-        if self._serve is not None:
-            tasks.start_soon(self._guarded, self._serve, self)
+        if self._parts.port is not None:
+            await tasks.start(self._run_port, self._parts.port)
         self._running = True
         self._tell("started", f"{self.name} runs {self.settings.spec.name} at height {self.replica.commits.height}")
 
@@ -201,6 +210,9 @@ class Node:
 
     async def _run_transport(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         await self._guarded(lambda: self._transport.run(self, task_status=task_status))
+
+    async def _run_port(self, port: ClientPort, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        await self._guarded(lambda: port.run(self, task_status=task_status))
 
     async def _guarded(self, function: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
         """Run a task whose failure stops the node."""
@@ -271,6 +283,65 @@ class Node:
         if not self.shard.inbox.send_nowait(CLIENTS, event):
             await self.shard.inbox.send(CLIENTS, event)
 
+    async def on_client_frames(self, connection: ClientConnection, frames: list[Frame]) -> None:
+        """Take frames of a client's connection."""
+        await self.edge.take_frames(connection, frames, self.answer_admin)
+
+    def on_client_up(self, connection: ClientConnection) -> None:
+        """Note a client that has connected."""
+        self.edge.connect(connection)
+
+    def on_client_down(self, connection: ClientConnection) -> None:
+        """Note a client that is gone."""
+        self.edge.disconnect(connection)
+
+    async def submit(self, command: bytes, *, timeout: float = 10.0) -> Receipt:
+        """Submit one command and wait for finality: decided by the group, executed here.
+
+        The receipt carries the certificate of its position where the engine gives one. Raises `Rejected`,
+        `Overloaded`, `OutcomeUnknown` after `timeout` seconds, `NotReady` before start and after stop.
+        """
+        client = await self._local_client()
+        return self._proven(await client.submit(command, timeout=timeout))
+
+    async def submit_many(self, commands: Sequence[bytes], *, timeout: float = 10.0) -> list[Receipt]:
+        """Submit commands in order and wait for all of them."""
+        client = await self._local_client()
+        return [self._proven(receipt) for receipt in await client.submit_many(commands, timeout=timeout)]
+
+    async def query(self, request: bytes) -> bytes:
+        """Ask this node's state machine; what it has not executed yet is not in the answer."""
+        if not self._running:
+            raise NotReady("the node is not running")
+        result, _ = await self.application.call(self._query, request)
+        return bytes(result)
+
+    def _proven(self, receipt: Receipt) -> Receipt:
+        return msgspec.structs.replace(receipt, certificate=self._proofs.get(receipt.height))
+
+    async def _local_client(self) -> Client:
+        """Return the client for callers in this process, opened when it is first needed."""
+        async with self._client_lock:
+            if not self._running or self._tasks is None:
+                raise NotReady("the node is not running")
+            if self._client is None:
+                self._client = await self._tasks.start(self._host_client)
+            return self._client
+
+    async def _host_client(self, *, task_status: anyio.abc.TaskStatus[Client]) -> None:
+        key = SigningKey.generate()
+        config = self.settings.genesis.config
+        client = Client(
+            key,
+            client_domain(config.cluster, config.group),
+            Quorum.of(FaultModel.CRASH, 1),
+            LocalConnector(key.public_key, self.edge, self.submit_encoded),
+            max_command_bytes=config.limits.max_command_bytes,
+        )
+        async with client:
+            task_status.started(client)
+            await anyio.sleep_forever()
+
     async def submit_encoded(self, channel: ReplyChannel, requests: Sequence[bytes]) -> None:
         """Take encoded requests of a caller in this process; answers go to its channel."""
         if not self._running:
@@ -299,6 +370,12 @@ class Node:
     # -- what happens -----------------------------------------------------------------------------
 
     def _on_outcome(self, outcome: Outcome) -> None:
+        for job in outcome.executed:
+            if job.certificate is not None:
+                for height in range(job.first_height, job.first_height + len(job.refs)):
+                    self._proofs[height] = job.certificate
+        while len(self._proofs) > PROOFS_KEPT:
+            self._proofs.popitem(last=False)
         self.edge.answer(outcome.answers)
         if outcome.events:
             self._take(*outcome.events)
@@ -354,7 +431,7 @@ class Node:
             "clients": self.edge.clients,
             "counters": counters,
             "last_rejection": self.pipeline.counters.last_rejection or None,
-            **self._facts,
+            **self._parts.facts,
         }
 
 

@@ -55,6 +55,6 @@ class PeerCodec:
 
     def encode_body(self, header: bytes, blob: bytes | memoryview) -> Encoded:
         """Frame a batch body without copying its blob."""
-        buffers = encode_body(header, blob)
+        buffers = [memoryview(buffer) for buffer in encode_body(header, blob)]
         size = sum(len(buffer) for buffer in buffers)
         return Encoded(PROPOSALS, (frame_header(FrameType.BODY, size), *buffers))

@@ -6,6 +6,7 @@ the sync returns, while the loop goes on.
 """
 
 import random
+import secrets
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -84,7 +85,6 @@ class ReplicaShard:
         transport: Transport,
         codec: PeerCodec,
         clock: Clock,
-        generator: random.Random,
     ) -> None:
         self.replica = replica
         self.inbox: PriorityChannel[Any] = PriorityChannel(INBOX_CAPACITY)
@@ -98,12 +98,12 @@ class ReplicaShard:
         self._transport = transport
         self._codec = codec
         self._clock = clock
-        self._random = generator
+        self._random = random.Random(secrets.randbits(64))
         self._names = [member.name for member in replica.settings.membership.members]
         self._domain = replica.settings.domain
         self._gate = DurabilityGate(self._append, log.durable_index)
         self._local: deque[Any] = deque()
-        self._timers = TimerHeap()
+        self._timers: TimerHeap[str] = TimerHeap()
         self._timer_changed = anyio.Event()
         self._sleeping_until: int | None = None
         self._sync_wanted = anyio.Event()
@@ -122,8 +122,8 @@ class ReplicaShard:
             InstallSnapshot: self._to_application,
             SendSnapshotChunk: self._send_chunk,
             Trim: self._trim,
-            Refuse: lambda output: self.on_refuse(output),
-            Report: lambda output: self.on_report(output),
+            Refuse: self._refuse,
+            Report: self._report,
             ReadReady: lambda output: None,
         }
 
@@ -288,6 +288,12 @@ class ReplicaShard:
     def _to_application(self, output: Execute | SaveSnapshot | InstallSnapshot) -> None:
         if self._application is not None:
             self._application.put(output)
+
+    def _refuse(self, output: Refuse) -> None:
+        self.on_refuse(output)
+
+    def _report(self, output: Report) -> None:
+        self.on_report(output)
 
     def _trim(self, output: Trim) -> None:
         self._trim_below = max(self._trim_below, output.below_index)

@@ -1,0 +1,60 @@
+"""What the README shows is run, word for word."""
+
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_embedding_example_runs() -> None:
+    (example,) = _blocks("python")
+    code = [line for line in example.splitlines() if line.strip()]
+    assert len(code) <= 26
+    done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    height, result = done.stdout.split(maxsplit=1)
+    assert int(height) >= 1
+    assert result.strip() == "b'5'"
+
+
+@pytest.mark.processes
+def test_the_commands_run(tmp_path: Path) -> None:
+    """The block of commands about a cluster, in order, in an empty folder."""
+    (commands,) = (block for block in _blocks("") if "testnet new" in block)
+    environment = {**os.environ, "BFTKIT_CLUSTER": "./net", "NO_COLOR": "1"}
+    bftkit = str(Path(sys.executable).with_name("bftkit"))
+    port = _free_port_range()
+    try:
+        for line in commands.strip().splitlines():
+            words = shlex.split(line)
+            assert words[0] == "bftkit"
+            if words[1:3] == ["testnet", "new"]:
+                words += ["--base-port", str(port)]
+            if words[1:3] == ["bench", "run"]:
+                words[words.index("--seconds") + 1] = "2"
+            done = subprocess.run(
+                [bftkit, *words[1:]], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+            )
+            assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+            if words[1] == "query":
+                assert "blue" in done.stdout
+    finally:
+        subprocess.run([bftkit, "down", "./net"], cwd=tmp_path, env=environment, capture_output=True, check=False)
+
+
+def _free_port_range() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return min(int(probe.getsockname()[1]), 60_000)
