@@ -47,8 +47,11 @@ def test_opening_and_using_many_in_one_batch_keeps_their_order():
     answers = runner.run(open_session(nonce=b"1" * 16), open_session(nonce=b"2" * 16))
     assert [answer.reply.session for answer in answers] == [(1, 0), (1, 1)]
     answers = runner.run(
-        envelope((1, 1), 1, [b"a"]), open_session(nonce=b"3" * 16), envelope((1, 0), 1, [b"b"]), envelope((1, 1), 2, [b"c"])
-    )  # fmt: skip
+        envelope((1, 1), 1, [b"a"]),
+        open_session(nonce=b"3" * 16),
+        envelope((1, 0), 1, [b"b"]),
+        envelope((1, 1), 2, [b"c"]),
+    )
     assert [type(answer.reply) for answer in answers] == [Reply, SessionOpened, Reply, Reply]
     assert runner.application.commands == [b"a", b"b", b"c"]
     assert [reply.results for reply in (answers[0].reply, answers[2].reply, answers[3].reply)] == [

@@ -92,7 +92,6 @@ def test_nothing_is_released_before_its_barrier_and_the_order_is_kept(steps):
     gate = DurabilityGate(disk.append, 0)
     durable = last_barrier = 0
     needs: dict[int, int] = {}
-    number = 0
     released: list[int] = []
 
     def see(outputs):
@@ -104,8 +103,7 @@ def test_nothing_is_released_before_its_barrier_and_the_order_is_kept(steps):
                     pass
             released.append(to)
 
-    for step in steps:
-        number += 1
+    for number, step in enumerate(steps, 1):
         needs[number] = 0
         match step:
             case "append":

@@ -19,8 +19,13 @@ def table(**limits) -> SessionTable:
 
 
 def run(
-    sessions: SessionTable, session: Session, first: int, results: tuple[bytes, ...], acknowledged: int = 0, height: int = 2
-) -> Reply:  # fmt: skip
+    sessions: SessionTable,
+    session: Session,
+    first: int,
+    results: tuple[bytes, ...],
+    acknowledged: int = 0,
+    height: int = 2,
+) -> Reply:
     assert sessions.admit(session, first, len(results), acknowledged) is None
     sessions.begin(session, first, len(results), acknowledged, height)
     return sessions.finish(session, first, height, results)
