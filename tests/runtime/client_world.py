@@ -81,7 +81,7 @@ class World:
         self.log = []
         self.to_replicas = []
         self.to_client = []
-        self.busy = dict.fromkeys(range(members), None)
+        self.busy: dict[int, tuple[str, int] | None] = dict.fromkeys(range(members))
         self.silent = set()
         self.liars = set(liars)
         self.sent = []
@@ -107,8 +107,9 @@ class World:
         place = (request.session, request.first) if isinstance(request, Envelope) else ((0, 0), 0)
         if replica in self.silent:
             return
-        if self.busy[replica] is not None:
-            self.to_client.append((replica, canonical(Busy(*place, *self.busy[replica]))))
+        busy = self.busy[replica]
+        if busy is not None:
+            self.to_client.append((replica, canonical(Busy(*place, *busy))))
             return
         if isinstance(request, Envelope):
             if replica in self.liars:
@@ -195,3 +196,10 @@ def outcome_of(run, offset):
         run, offset = outcome.parts[offset], 0
         outcome = run.outcome
     return outcome, offset
+
+
+def envelope_of(data):
+    """Decode a request that is an envelope."""
+    request = decode_request(data)
+    assert isinstance(request, Envelope)
+    return request

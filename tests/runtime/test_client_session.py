@@ -10,7 +10,7 @@ from bftkit.core.epoch import Limits
 from bftkit.core.ids import canonical
 from bftkit.core.quorum import FaultModel
 from bftkit.errors import MalformedMessage
-from bftkit.replica.client_messages import UNKNOWN_SESSION, Busy, Refusal, Reply, SessionOpened, decode_request
+from bftkit.replica.client_messages import UNKNOWN_SESSION, Busy, Refusal, Reply, SessionOpened
 from bftkit.runtime.client_session import (
     Divided,
     Executed,
@@ -20,7 +20,7 @@ from bftkit.runtime.client_session import (
     Unanswered,
     decode_reply,
 )
-from tests.runtime.client_world import BAD, World, outcome_of
+from tests.runtime.client_world import BAD, World, envelope_of, outcome_of
 
 CRASH = FaultModel.CRASH
 
@@ -91,7 +91,7 @@ def test_commands_of_one_turn_share_an_envelope():
     world.flush()
     assert len(world.sent) == 1
     assert world.sent[0].replicas == (0,)
-    envelope = decode_request(world.sent[0].data)
+    envelope = envelope_of(world.sent[0].data)
     assert (envelope.first, envelope.count, envelope.acknowledged) == (1, 5, 0)
     world.settle()
     assert [run.outcome.results[offset] for run, offset in places] == [b"0", b"1", b"2", b"3", b"4"]
@@ -139,7 +139,7 @@ def test_acknowledged_waits_for_the_slowest():
     assert world.session.acknowledged == 3
     run, _ = world.session.submit_one(b"d")
     world.flush()
-    assert decode_request(run.data).acknowledged == 3
+    assert envelope_of(run.data).acknowledged == 3
 
 
 def test_room_is_bounded():
@@ -356,16 +356,14 @@ def test_a_session_that_nobody_knows_is_lost_and_the_unsigned_move_on():
     assert unsigned.command_id(0) == (other.session.id, 1)
 
 
-def test_an_outcome_that_somebody_may_ask_for_is_kept():
-    world = opened()
-    run, _ = world.session.submit_one(b"x")
-    world.session.flush(world.now)
-    assert world.session.find(1) == (run, 0)
-    run.wanted = True
-    for replica in (0, 1):
-        reply_to(world, replica, Reply((1, 0), 1, 1, 7, (b"yes",)))
-    assert world.session.find(1) == (run, 0)
-    assert world.session.find(2) is None
+def test_what_has_no_outcome_is_listed():
+    world = opened(policy=SessionPolicy(run_commands=1, window=1))
+    first, _ = world.session.submit_one(b"x")
+    second, _ = world.session.submit_one(b"y")
+    world.flush()
+    assert world.session.waiting() == [first, second]
+    world.settle()
+    assert world.session.waiting() == []
 
 
 # -- everything at once -------------------------------------------------------------------------------------------

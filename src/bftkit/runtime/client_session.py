@@ -29,9 +29,6 @@ from bftkit.replica.client_messages import (
 )
 from bftkit.wire.auth import SigningKey
 
-KEPT_RUNS = 1024
-"""Finished runs kept because somebody gave up waiting for them and may ask again."""
-
 
 class SessionPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds and delays of a client session; none of them has to be agreed upon."""
@@ -101,8 +98,8 @@ class Run(msgspec.Struct, eq=False):
     outcome: Outcome | None = None
     waiter: Any = None
     """Whatever the caller waits on; not touched here."""
-    wanted: bool = False
-    """Whether somebody gave up waiting and may ask for the outcome later."""
+    patience_until: int = 0
+    """When the least patient caller gives up; not touched here."""
     is_part: bool = False
     """Whether it was divided from an envelope that somebody else may still have ordered."""
     answers: dict[int, bytes] = {}
@@ -179,6 +176,8 @@ class ClientSession:
         self.is_open = False
         self.lost = ""
         """Why the session is over; empty while it lives."""
+        self.opening_refusal = ""
+        """Why the session does not open, as far as a replica has said."""
         self.acknowledged = 0
         """Every sequence up to here has its outcome."""
         self.finished: list[Run] = []
@@ -196,7 +195,6 @@ class ClientSession:
         self._queued = 0
         self._runs: dict[int, Run] = {}
         self._ends: dict[int, int] = {}
-        self._kept: dict[int, Run] = {}
         self._strangers: set[int] = set()
         self._opening = Run(self, 0, [], data=self._open_request(), retry_ms=self._policy.open_retry_ms)
 
@@ -204,11 +202,6 @@ class ClientSession:
         key = self._key.public_key
         signature = self._key.sign(open_session_statement(self._domain, key, self.nonce))
         return canonical(OpenSession(key, self.nonce, signature))
-
-    @property
-    def opening_refusal(self) -> str:
-        """Return why the session does not open, as far as a replica has said; empty where none has."""
-        return next((busy.reason for busy in self._opening.refusals.values()), "")
 
     # -- commands ---------------------------------------------------------------------------------
 
@@ -277,13 +270,9 @@ class ClientSession:
         self._queued += taken
         return taken
 
-    def find(self, sequence: int) -> tuple[Run, int] | None:
-        """Return the run of a sequence and the place there, while it is known."""
-        for runs in (self._runs.values(), self._queue, self._kept.values()):
-            for run in runs:
-                if run.first <= sequence <= run.last:
-                    return run, sequence - run.first
-        return None
+    def waiting(self) -> list[Run]:
+        """List the runs that have no outcome, those in flight first."""
+        return [*self._runs.values(), *self._queue]
 
     def take_unsigned(self) -> list[Run]:
         """Hand over the runs that were never sent."""
@@ -440,10 +429,6 @@ class ClientSession:
     def _conclude(self, run: Run, outcome: Outcome) -> None:
         run.outcome = outcome
         run.answers, run.refusals, run.data = {}, {}, b""
-        if run.wanted:
-            self._kept[run.first] = run
-            if len(self._kept) > KEPT_RUNS:
-                del self._kept[next(iter(self._kept))]
         self.finished.append(run)
 
     # -- refusals by single replicas --------------------------------------------------------------
@@ -453,6 +438,8 @@ class ClientSession:
         if run is None or (busy.session != self.id) or self.lost:
             return []
         run.refusals[replica] = busy
+        if run is self._opening:
+            self.opening_refusal = busy.reason
         run.asked.discard(replica)
         if self.is_open and busy.reason == UNKNOWN_SESSION:
             self._strangers.add(replica)
@@ -477,7 +464,7 @@ class ClientSession:
             return self._finish(run, Refused(reason), now)
         del self._runs[run.first]
         parts = tuple(
-            Run(self, run.first + offset, [command], len(command), is_part=True, wanted=run.wanted)
+            Run(self, run.first + offset, [command], len(command), is_part=True)
             for offset, command in enumerate(run.commands)
         )
         run.outcome = Divided(parts)

@@ -96,9 +96,9 @@ PEER_FRAMES: Final = _ALWAYS | {
     FrameType.BULK,
 }
 """What a replica may send to a replica."""
-CLIENT_FRAMES: Final = _ALWAYS | {FrameType.REQUEST}
-"""What a client may send to a replica."""
-ADMIN_FRAMES: Final = _ALWAYS | {FrameType.REQUEST, FrameType.ADMIN}
+CLIENT_FRAMES: Final = _ALWAYS | {FrameType.REQUEST, FrameType.ADMIN}
+"""What a client may send to a replica: commands, and questions that change nothing."""
+ADMIN_FRAMES: Final = CLIENT_FRAMES
 """What an operator may send to a replica."""
 REPLY_FRAMES: Final = _ALWAYS | {FrameType.REPLY, FrameType.ADMIN_REPLY}
 """What a replica may send to a client or an operator."""
