@@ -31,7 +31,7 @@ from bftkit.replica.state_machine import StateMachine
 from bftkit.runtime.admin_messages import AdminAnswer, AdminAsk
 from bftkit.runtime.application import ApplicationStage, Outcome, restore_newest
 from bftkit.runtime.channel import CLIENTS
-from bftkit.runtime.client import Client, Receipt
+from bftkit.runtime.client import Client, ClientSettings, Receipt
 from bftkit.runtime.client_edge import ClientEdge, ReplyChannel
 from bftkit.runtime.client_port import ClientConnection, ClientPort
 from bftkit.runtime.clock import Clock, MonotonicClock
@@ -336,7 +336,7 @@ class Node:
             client_domain(config.cluster, config.group),
             Quorum.of(FaultModel.CRASH, 1),
             LocalConnector(key.public_key, self.edge, self.submit_encoded),
-            max_command_bytes=config.limits.max_command_bytes,
+            ClientSettings(names=(self.name,), max_command_bytes=config.limits.max_command_bytes),
         )
         async with client:
             task_status.started(client)
