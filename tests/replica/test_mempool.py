@@ -28,14 +28,14 @@ def submission(number: int, size: int = 10, count: int = 1) -> Submission:
 def test_while_few_batches_are_on_their_way_a_new_one_is_closed_at_once():
     mempool = pool()
     mempool.admit(submission(1))
-    (first,) = mempool.close_batches()
+    (first,) = mempool.close_batches(1)
     mempool.admit(submission(2))
-    (second,) = mempool.close_batches()
+    (second,) = mempool.close_batches(1)
     mempool.admit(submission(3))
-    assert mempool.close_batches() == []
+    assert mempool.close_batches(1) == []
     assert mempool.waiting_commands == 1
     mempool.committed(first.ref)
-    assert len(mempool.close_batches()) == 1
+    assert len(mempool.close_batches(1)) == 1
     assert (first.ref.origin, first.ref.count, second.ref.count) == (0, 1, 1)
 
 
@@ -43,12 +43,12 @@ def test_beyond_that_commands_gather_until_a_batch_is_full():
     mempool = pool()
     for number in range(2):
         mempool.admit(submission(number))
-        mempool.close_batches()
+        mempool.close_batches(1)
     for number in range(2, 12):
         mempool.admit(submission(number, count=3))
-        assert mempool.close_batches() == []
+        assert mempool.close_batches(1) == []
     mempool.admit(submission(12))
-    (full,) = mempool.close_batches()
+    (full,) = mempool.close_batches(1)
     assert full.ref.size <= 105
     assert full.ref.count == 30
     assert mempool.waiting_commands == 1
@@ -59,10 +59,10 @@ def test_beyond_the_most_batches_even_full_ones_wait():
     made = []
     for number in range(100):
         mempool.admit(submission(number))
-        made += mempool.close_batches()
+        made += mempool.close_batches(1)
     assert len(made) == 4
     mempool.committed(made[0].ref)
-    assert len(mempool.close_batches()) == 1
+    assert len(mempool.close_batches(1)) == 1
 
 
 def test_a_request_that_is_on_its_way_is_not_taken_twice():
@@ -70,7 +70,7 @@ def test_a_request_that_is_on_its_way_is_not_taken_twice():
     assert mempool.admit(submission(1)) is None
     assert mempool.admit(submission(1)) is None
     assert mempool.waiting_commands == 1
-    (body,) = mempool.close_batches()
+    (body,) = mempool.close_batches(1)
     assert mempool.admit(submission(1)) is None
     assert mempool.waiting_commands == 0
     mempool.committed(body.ref)
@@ -84,7 +84,7 @@ def test_what_fits_no_batch_and_what_is_too_much_is_refused():
     for number in range(5):
         assert mempool.admit(submission(number, size=100)) is None
     assert mempool.admit(submission(9, size=1)) == "overloaded"
-    mempool.close_batches()
+    mempool.close_batches(1)
     assert mempool.admit(submission(9, size=1)) is None
 
 
@@ -109,7 +109,7 @@ def test_idle_means_that_nothing_waits():
     assert mempool.idle
     mempool.admit(submission(1))
     assert not mempool.idle
-    (body,) = mempool.close_batches()
+    (body,) = mempool.close_batches(1)
     mempool.add(body.ref)
     assert not mempool.idle
     mempool.committed(body.ref)
@@ -127,7 +127,7 @@ def test_every_request_ends_in_exactly_one_batch_in_order_and_no_batch_is_too_la
             if open_batches:
                 mempool.committed(open_batches.pop(0).ref)
         elif step == "close":
-            made = mempool.close_batches()
+            made = mempool.close_batches(1)
             batches += made
             open_batches += made
             assert len(open_batches) <= 4
@@ -136,7 +136,7 @@ def test_every_request_ends_in_exactly_one_batch_in_order_and_no_batch_is_too_la
             if mempool.admit(entry) is None:
                 taken.append(entry.data)
     while open_batches or mempool.waiting_commands:
-        made = mempool.close_batches()
+        made = mempool.close_batches(1)
         batches += made
         open_batches += made
         mempool.committed(open_batches.pop(0).ref)
@@ -144,3 +144,14 @@ def test_every_request_ends_in_exactly_one_batch_in_order_and_no_batch_is_too_la
     inside = [canonical(command) for body in batches for command in msgspec.msgpack.decode(body.blob)]
     assert inside == taken
     assert [body.ref.count for body in batches] == [len(msgspec.msgpack.decode(body.blob)) for body in batches]
+
+
+def test_a_request_that_comes_again_after_it_was_decided_makes_another_batch():
+    mempool = pool()
+    mempool.admit(submission(1))
+    (first,) = mempool.close_batches(7)
+    mempool.committed(first.ref)
+    mempool.admit(submission(1))
+    (second,) = mempool.close_batches(8)
+    assert first.blob == second.blob
+    assert first.ref.digest != second.ref.digest

@@ -36,6 +36,8 @@ class BatchHeader(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     origin: ReplicaIndex
     count: int
     control: bool = False
+    number: int = 0
+    """The origin's own, different for each of its batches: the same commands sent again are another batch."""
 
 
 class BatchBody(msgspec.Struct, frozen=True, gc=False):
@@ -68,10 +70,10 @@ def batch_digest(header: bytes, blob: bytes | memoryview) -> bytes:
 
 
 def make_batch(
-    epoch: int, origin: ReplicaIndex, envelopes: Sequence[bytes], count: int, *, control: bool = False
+    epoch: int, origin: ReplicaIndex, envelopes: Sequence[bytes], count: int, *, control: bool = False, number: int = 0
 ) -> BatchBody:
     """Join encoded envelopes with `count` commands in all to one body."""
-    header = canonical(BatchHeader(epoch, origin, count, control))
+    header = canonical(BatchHeader(epoch, origin, count, control, number))
     blob = array_header(len(envelopes)) + b"".join(envelopes)
     return BatchBody(BatchRef(batch_digest(header, blob), origin, count, len(blob), control), header, blob)
 
@@ -84,7 +86,7 @@ def open_body(header: bytes, blob: bytes | memoryview) -> BatchBody:
         raise ValueError(f"batch header: {error}") from error
     if canonical(parsed) != header:
         raise ValueError("batch header is not in canonical form")
-    if parsed.origin < 0 or parsed.count < 1 or parsed.epoch < 0:
+    if parsed.origin < 0 or parsed.count < 1 or parsed.epoch < 0 or parsed.number < 0:
         raise ValueError("batch header is out of range")
     ref = BatchRef(batch_digest(header, blob), parsed.origin, parsed.count, len(blob), parsed.control)
     return BatchBody(ref, header, blob)

@@ -54,8 +54,12 @@ class Mempool:
         self._collecting_bytes += len(submission.data)
         return None
 
-    def close_batches(self) -> list[BatchBody]:
-        """Make batches of what waits, as many as may be on their way now."""
+    def close_batches(self, number: int) -> list[BatchBody]:
+        """Make batches of what waits, as many as may be on their way now, numbered from `number`.
+
+        A request that comes again after it was decided must make another batch: the engine would not order the
+        same one twice, and the client would never be answered.
+        """
         made: list[BatchBody] = []
         tuning = self._settings.tuning
         full = self._settings.limits.max_batch_bytes
@@ -65,10 +69,10 @@ class Mempool:
                 break
             if in_flight >= tuning.batches_in_flight and self._collecting_bytes < full:
                 break
-            made.append(self._close_one())
+            made.append(self._close_one(number + len(made)))
         return made
 
-    def _close_one(self) -> BatchBody:
+    def _close_one(self, number: int) -> BatchBody:
         room = self._settings.limits.max_batch_bytes - _ARRAY_HEADER_BYTES
         chosen: list[Submission] = []
         count = 0
@@ -78,7 +82,8 @@ class Mempool:
             self._collecting_bytes -= len(submission.data)
             count += submission.count
             chosen.append(submission)
-        body = make_batch(self._settings.epoch, self._own, [submission.data for submission in chosen], count)
+        data = [submission.data for submission in chosen]
+        body = make_batch(self._settings.epoch, self._own, data, count, number=number)
         self._keys_of_batch[body.ref.digest] = tuple(submission.key for submission in chosen)
         return body
 

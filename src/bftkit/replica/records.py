@@ -42,12 +42,12 @@ class StepRecord(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
 
 
 def split_body(payload: bytes) -> tuple[bytes, memoryview]:
-    """Split a stored body into its header and its blob: the header is one msgpack array of four fields.
+    """Split a stored body into its header and its blob: the header is one msgpack array of five fields.
 
     Raises ValueError where the payload is too short to hold one.
     """
     end = 1
-    for _ in range(4):
+    for _ in range(5):
         end = _skip_scalar(payload, end)
     return payload[:end], memoryview(payload)[end:]
 

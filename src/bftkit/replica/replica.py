@@ -364,7 +364,7 @@ class Replica:
         self._close_batches()
 
     def _close_batches(self) -> None:
-        for body in self.mempool.close_batches():
+        for body in self.mempool.close_batches(self.next_index):
             self._store(body)
             self.emit(Broadcast(body, early=True))
 
