@@ -68,6 +68,14 @@ class Genesis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Return the genesis digest."""
         return digest_of("genesis", (self.config.digest(), self.start, self.parent))
 
+    def cluster_digest(self) -> bytes:
+        """Return what both ends of a connection must share: the cluster, its group and its members with their keys.
+
+        Settings are compared one by one besides, so that one that differs can be named.
+        """
+        members = tuple((member.name, member.public_key) for member in self.config.membership().members)
+        return digest_of("cluster", (self.config.cluster, self.config.group, members))
+
     def domain(self) -> bytes:
         """Return the 32 bytes that bind a signature to this protocol version, cluster, group, epoch and engine."""
         config = self.config

@@ -118,7 +118,7 @@ class _Hello:
             name=config.node.name,
             key=key,
             nonce=b"",
-            genesis=cluster_digest(genesis),
+            genesis=genesis.cluster_digest(),
             epoch=genesis.config.epoch,
             config_digest=sha256(canonical(sorted(settings.items()))).digest(),
             config=digest_settings({name: value.encode() for name, value in settings.items()}),
@@ -127,12 +127,3 @@ class _Hello:
     def __call__(self) -> LocalIdentity:
         return self._identity
 
-
-def cluster_digest(genesis: Genesis) -> bytes:
-    """Return what both sides of a handshake must share of the first epoch: who founded the cluster.
-
-    A setting that differs has a digest of its own, by which the handshake names it; so only the members
-    and their keys enter here.
-    """
-    members = [(member.name, member.public_key) for member in genesis.config.membership().members]
-    return sha256(b"bftkit/cluster\x00" + canonical((genesis.config.cluster, genesis.config.group, members))).digest()
