@@ -109,7 +109,7 @@ def _connector(
         name=credentials.name if credentials is not None else name,
         key=key,
         nonce=b"",
-        genesis=Genesis(config, EMPTY_CHECKPOINT).digest(),
+        genesis=Genesis(config, EMPTY_CHECKPOINT).cluster_digest(),
     )
     addresses = {member.name: member.client_address for member in genesis.members}
     return RemoteConnector(

@@ -369,7 +369,7 @@ class ClientSession:
             run.refusals.clear()
             run.retry_ms = min(2 * run.retry_ms, self._policy.longest_retry_ms)
             sends += self._send(run, tuple(sorted(self._connected)), now)
-        if due:
+        if due and self.is_open:
             # The contact may be the one who keeps requests to itself.
             self._contact = (self._contact + 1) % self._quorum.members
         return sends

@@ -1,0 +1,138 @@
+"""Run one node as a process: its application by name, its signals, its log lines.
+
+``python -m bftkit.runtime.node_process net/n0`` is what `bftkit up` starts; it loads nothing of the command line.
+"""
+
+import ctypes
+import gc
+import importlib
+import importlib.util
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from bftkit.config import NODE_FILE, NodeConfig, load_node_config
+from bftkit.errors import BftkitError, ConfigurationError
+from bftkit.replica.state_machine import StateMachine
+from bftkit.runtime.node import Node
+from bftkit.runtime.node_files import LazyEngines
+
+PR_SET_PDEATHSIG = 1
+"""From linux/prctl.h: which signal to get when the parent dies."""
+GC_THRESHOLD = 50_000
+"""Objects between two collections: what a node makes in its loop has no cycles."""
+
+Log = Callable[..., None]
+"""Takes the name of an event and its fields."""
+
+
+def load_application(name: str) -> StateMachine:
+    """Return a new state machine of the class that "package.module:Class" names; ConfigurationError where that fails."""
+    module, _, attribute = name.partition(":")
+    if "" not in sys.path:
+        # As with `python -m`, an application may stand in the folder that the node is started in.
+        sys.path.insert(0, "")
+    try:
+        found = getattr(importlib.import_module(module), attribute)()
+    except Exception as error:
+        raise ConfigurationError(f"the application {name} cannot be made: {error!r}") from error
+    if not isinstance(found, StateMachine):
+        raise ConfigurationError(f"the application {name} lacks apply, snapshot or restore")
+    return found
+
+
+def node_file(path: str | Path) -> Path:
+    """Return the configuration file that a path means: the file itself, or the one in a folder."""
+    path = Path(path)
+    return path / NODE_FILE if path.is_dir() else path
+
+
+def run_node(path: str | Path, log: Log) -> None:
+    """Run the node of a folder until SIGTERM or SIGINT; raises what it cannot start with, or fails of."""
+    file = node_file(path)
+    config = load_node_config(file, LazyEngines())
+    application = load_application(config.genesis.cluster.application)
+    anyio.run(_serve, config, application, log, backend_options={"use_uvloop": _use_uvloop(config)})
+
+
+def _use_uvloop(config: NodeConfig) -> bool:
+    return config.runtime.uvloop and importlib.util.find_spec("uvloop") is not None
+
+
+async def _serve(config: NodeConfig, application: StateMachine, log: Log) -> None:
+    name = config.node.name
+    if config.runtime.insecure:
+        log("insecure", level="warning", node=name, detail="connections are made without TLS")
+    node = Node.open(config.path, application)
+    async with anyio.create_task_group() as tasks, node:
+        tasks.start_soon(_watch_signals, node, log)
+        tasks.start_soon(_tell_events, node, log)
+        # What was made until now stays: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD, 50, 50)
+        address = next(member.client_address for member in config.genesis.members if member.name == name)
+        log("ready", node=name, pid=os.getpid(), engine=config.genesis.cluster.engine, clients=address)
+        try:
+            await node.run_until_stopped()
+        finally:
+            tasks.cancel_scope.cancel()
+    log("stopped", node=name)
+
+
+async def _watch_signals(node: Node, log: Log) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log("stopping", node=node.name, signal=signal.Signals(number).name)
+            node.stop()
+
+
+async def _tell_events(node: Node, log: Log) -> None:
+    async with node.events() as events:
+        async for event in events:
+            log(event.kind.replace(" ", "_"), node=node.name, detail=event.detail)
+
+
+def write_json_line(event: str, **fields: Any) -> None:
+    """Log an event as one line of JSON on standard error."""
+    record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **fields}
+    sys.stderr.write(json.dumps(record) + "\n")
+    sys.stderr.flush()
+
+
+def die_with_parent(parent: int) -> None:
+    """Let the kernel kill this process when its parent, given by its id, is gone; Linux only."""
+    if not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        # It was gone before the kernel knew.
+        os._exit(1)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `node_process [--parent PID] FOLDER`; return the exit code."""
+    arguments = list(arguments)
+    if arguments[:1] == ["--parent"]:
+        die_with_parent(int(arguments[1]))
+        del arguments[:2]
+    try:
+        run_node(arguments[0], write_json_line)
+    except ConfigurationError as error:
+        write_json_line("refused", level="error", reason=str(error))
+        return 2
+    except BftkitError as error:
+        write_json_line("failed", level="error", reason=str(error), kind=type(error).__name__)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
