@@ -81,6 +81,11 @@ class SessionTable:
         """Return an open session."""
         return self._sessions.get(session)
 
+    def owner_of(self, session: SessionId) -> bytes | None:
+        """Return the key that opened a session; None where it is not open here."""
+        known = self._sessions.get(session)
+        return None if known is None else known.public_key
+
     def open(self, public_key: bytes, nonce: bytes, height: int, index: int) -> Session:
         """Open a session at a place in the log, or return the one that this key and nonce opened before."""
         known = self._by_key.get((public_key, nonce))

@@ -14,7 +14,7 @@ import msgspec
 
 from bftkit.core.checkpoint import CheckpointCertificate
 from bftkit.core.ids import canonical
-from bftkit.errors import ApplicationError, BftkitError, StorageError
+from bftkit.errors import ApplicationError, BftkitError, StorageError, StorageFull
 from bftkit.replica.execution import Answer, Executor
 from bftkit.replica.inputs import Executed, SnapshotInstalled, SnapshotSaved
 from bftkit.replica.outputs import Execute, InstallSnapshot, SaveSnapshot
@@ -25,6 +25,9 @@ from bftkit.storage.snapshots import SnapshotStore
 MAX_TAKEN = 64
 """Jobs done in one visit to the thread."""
 
+FULL_DISK_RETRY_S = 0.5
+"""Pause before a snapshot is tried again that found no space."""
+
 
 class Outcome(msgspec.Struct):
     """What one visit to the thread brought."""
@@ -33,6 +36,8 @@ class Outcome(msgspec.Struct):
     events: list[Any] = []
     """Inputs for the replica."""
     executed: list[Execute] = []
+    undone: list[Any] = []
+    """Jobs that wait for space on the disk, the first of them with what follows it."""
 
 
 class ApplicationStage:
@@ -76,24 +81,36 @@ class ApplicationStage:
                 self._wake = anyio.Event()
                 await self._wake.wait()
             taken = [self._jobs.popleft() for _ in range(min(len(self._jobs), MAX_TAKEN))]
-            outcome = await anyio.to_thread.run_sync(self._work, taken, limiter=self._limiter)
+            outcome = await anyio.to_thread.run_sync(self.work, taken, limiter=self._limiter)
             self._done(outcome)
+            if outcome.undone:
+                # Nothing was lost: try again until there is space.
+                self._jobs.extendleft(reversed(outcome.undone))
+                await anyio.sleep(FULL_DISK_RETRY_S)
 
     async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run something else that touches the application, in its turn."""
         return await anyio.to_thread.run_sync(lambda: function(*arguments), limiter=self._limiter)
 
-    def _work(self, jobs: list[Any]) -> Outcome:
+    def work(self, jobs: list[Any]) -> Outcome:
+        """Do jobs at once, in order: the part of `run` that belongs into the thread."""
         outcome = Outcome()
-        for job in jobs:
-            match job:
-                case Execute():
-                    self._execute(job, outcome)
-                case SaveSnapshot():
-                    outcome.events.extend(self._save(job.certificate))
-                case InstallSnapshot():
-                    outcome.events.append(self._install(job.certificate, b"".join(job.data)))
+        for number, job in enumerate(jobs):
+            try:
+                self._do(job, outcome)
+            except StorageFull:
+                outcome.undone = jobs[number:]
+                break
         return outcome
+
+    def _do(self, job: Any, outcome: Outcome) -> None:
+        match job:
+            case Execute():
+                self._execute(job, outcome)
+            case SaveSnapshot():
+                outcome.events.extend(self._save(job.certificate))
+            case InstallSnapshot():
+                outcome.events.append(self._install(job.certificate, b"".join(job.data)))
 
     def _execute(self, job: Execute, outcome: Outcome) -> None:
         for offset, ref in enumerate(job.refs):
@@ -120,12 +137,13 @@ class ApplicationStage:
         outcome.executed.append(job)
 
     def _save(self, certificate: CheckpointCertificate) -> list[SnapshotSaved]:
-        data = self._kept.pop(certificate.position, None)
+        data = self._kept.get(certificate.position)
         if data is None:
             return []
         height = certificate.checkpoint.height
         self._snapshots.save(height, [data], canonical(certificate))
         self._snapshots.prune(keep=2)
+        self._kept.pop(certificate.position)
         return [SnapshotSaved(self._clock.now_ms(), certificate, len(data))]
 
     def _install(self, certificate: CheckpointCertificate, data: bytes) -> SnapshotInstalled:

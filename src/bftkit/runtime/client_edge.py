@@ -4,6 +4,7 @@ A request is checked here before it costs the cluster anything: its form, its si
 client that sends what cannot be used is told why, once, and nobody else notices.
 """
 
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
@@ -69,17 +70,17 @@ class ClientEdge:
         genesis: Genesis,
         verifier: SignatureVerifier,
         submit: Callable[[tuple[Submission, ...]], Awaitable[None]],
-        knows_session: Callable[[tuple[int, int]], bool],
+        owner_of: Callable[[tuple[int, int]], bytes | None],
         check: Callable[[bytes], None] | None,
     ) -> None:
         self._limits = genesis.config.limits
         self._domain = client_domain(genesis.config.cluster, genesis.config.group)
         self._verifier = verifier
         self._submit = submit
-        self._knows_session = knows_session
+        self._owner_of = owner_of
         self._check = check
         self._channels: dict[bytes, list[ReplyChannel]] = {}
-        self._tokens: dict[int, tuple[ReplyChannel, tuple[int, int], int]] = {}
+        self._tokens: OrderedDict[int, tuple[ReplyChannel, tuple[int, int], int]] = OrderedDict()
         self._next_token = 0
         self._replies: Codec[Any] = Codec(AnyReply)
         self._asks: Codec[AdminAsk] = Codec(AdminAsk)
@@ -133,7 +134,7 @@ class ClientEdge:
             if request.public_key != channel.public_key:
                 return "the request is signed with another key than the connection"
         else:
-            problem = self._envelope_problem(request)
+            problem = self._envelope_problem(channel, request)
             if problem:
                 return problem
         statement = request_statement(self._domain, request)
@@ -141,7 +142,7 @@ class ClientEdge:
             return "the signature is not valid"
         return ""
 
-    def _envelope_problem(self, envelope: Envelope) -> str:
+    def _envelope_problem(self, channel: ReplyChannel, envelope: Envelope) -> str:
         if envelope.first < 1 or not 1 <= envelope.count <= self._limits.session_window or envelope.acknowledged < 0:
             return "the sequences are out of range"
         try:
@@ -159,15 +160,19 @@ class ClientEdge:
                     self._check(command)
                 except Rejected as refusal:
                     return refusal.reason
-        if not self._knows_session(envelope.session):
+                except Exception as error:
+                    return f"the command cannot be checked: {error!r}"
+        owner = self._owner_of(envelope.session)
+        if owner is None:
             return UNKNOWN_SESSION
-        return ""
+        # Two clients must not be able to put requests of one name on their way: the second would be swallowed.
+        return "" if owner == channel.public_key else "the session belongs to another client"
 
     def _token(self, channel: ReplyChannel, request: AnyRequest) -> int:
         self._next_token += 1
         self._tokens[self._next_token] = (channel, *_place(request))
         if len(self._tokens) > MAX_TOKENS:
-            del self._tokens[next(iter(self._tokens))]
+            self._tokens.popitem(last=False)
         return self._next_token
 
     def _refuse(

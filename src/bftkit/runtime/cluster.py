@@ -92,9 +92,15 @@ class Cluster:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        failures: list[BaseException] = []
         for name in sorted(self._hosted, reverse=True):
-            await self.stop(name)
+            try:
+                await self.stop(name)
+            except Exception as failure:
+                failures.append(failure)
         await self._stack.aclose()
+        if failures:
+            raise failures[0]
 
     async def start(self, name: str) -> Node:
         """Start a node, or start it again with what its storage holds."""
@@ -137,15 +143,17 @@ class _Hosted:
         self.node = node
         self.wanted = anyio.Event()
         self.ended = anyio.Event()
+        self._started = False
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Run the node until it is wanted no more; a failure stays with the node."""
         try:
             async with self.node:
+                self._started = True
                 task_status.started()
                 await self.wanted.wait()
         except BaseException as error:
-            if error is not self.node.failure:
+            if error is not self.node.failure or not self._started:
                 raise
         finally:
             self.ended.set()

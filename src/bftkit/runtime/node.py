@@ -18,7 +18,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from bftkit.core.certificate import QuorumCertificate
 from bftkit.core.epoch import Genesis
 from bftkit.core.quorum import FaultModel, Quorum
-from bftkit.errors import ApplicationError, BftkitError, NotReady
+from bftkit.errors import ApplicationError, NotReady, StorageError
 from bftkit.replica.client_messages import client_domain
 from bftkit.replica.execution import Executor
 from bftkit.replica.explain import explain
@@ -50,7 +50,7 @@ from bftkit.wire.framing import Frame
 LOG_DIRECTORY = "log"
 SNAPSHOT_DIRECTORY = "snapshots"
 EVENT_BUFFER = 1024
-"""Events that a slow listener may be behind; older ones are dropped for it."""
+"""Events that a slow listener may be behind; further ones are dropped for it."""
 
 PROOFS_KEPT = 4096
 """Heights whose commit certificate is remembered for receipts."""
@@ -99,6 +99,7 @@ class Node:
         self._tasks: TaskGroup | None = None
         self._stopped = anyio.Event()
         self._running = False
+        self._scopes: list[anyio.CancelScope] = []
         self._log: Log | None = None
         self._proofs: OrderedDict[int, QuorumCertificate] = OrderedDict()
         self._client: Client | None = None
@@ -127,8 +128,12 @@ class Node:
         except BaseException as error:
             self._tasks.cancel_scope.cancel()
             await self._tasks.__aexit__(None, None, None)
+            self._tasks = None
             self._close()
-            raise error
+            self._stopped.set()
+            if self.failure is not None and isinstance(error, Exception):
+                raise self.failure from None
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -138,7 +143,12 @@ class Node:
         if tasks is not None:
             tasks.cancel_scope.cancel()
             await tasks.__aexit__(None, None, None)
-        self._close()
+        try:
+            self._close()
+        except StorageError as error:
+            self._fail(error)
+        if self.failure is None:
+            self._tell("stopped", "in order")
         self._stopped.set()
         for listener in self._listeners:
             listener.close()
@@ -178,9 +188,7 @@ class Node:
         self.shard.attach(self.application)
         self.pipeline = VerifyPipeline(settings, codec, verifier, self._clock, self.shard.inbox, self._parts.lanes)
         check = getattr(self._application, "check", None)
-        self.edge = ClientEdge(
-            settings.genesis, verifier, self._submit, lambda session: executor.sessions.get(session) is not None, check
-        )
+        self.edge = ClientEdge(settings.genesis, verifier, self._submit, executor.sessions.owner_of, check)
         self.shard.on_report = self._on_report
         self.shard.on_refuse = self.edge.on_refuse
 
@@ -216,21 +224,26 @@ class Node:
 
     async def _guarded(self, function: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
         """Run a task whose failure stops the node."""
-        try:
-            await function(*arguments)
-        except anyio.get_cancelled_exc_class():
-            raise
-        except BaseException as error:
-            self._fail(error)
+        with anyio.CancelScope() as scope:
+            self._scopes.append(scope)
+            try:
+                await function(*arguments)
+            except anyio.get_cancelled_exc_class():
+                raise
+            except BaseException as error:
+                self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
+        """Stop everything that the node does; its context is left by whoever entered it."""
         if self.failure is None:
-            while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            while isinstance(error, BaseExceptionGroup):
                 error = error.exceptions[0]
             self.failure = error
             self.edge.closed = "the node has failed"
             self._tell("stopped", str(error))
         self._stopped.set()
+        for scope in self._scopes:
+            scope.cancel()
 
     def _close(self) -> None:
         if self._log is not None:
@@ -245,8 +258,13 @@ class Node:
 
     def stop(self) -> None:
         """Let `run_until_stopped` return; the node ends when its context is left."""
-        self.edge.closed = "the node is stopping"
+        if self._running:
+            self.edge.closed = "the node is stopping"
         self._stopped.set()
+
+    def _require_running(self) -> None:
+        if not self._running:
+            raise NotReady("the node is not running")
 
     # -- peers ------------------------------------------------------------------------------------
 
@@ -273,7 +291,7 @@ class Node:
     def _take(self, *events: Any) -> None:
         try:
             self.shard.take(*events)
-        except BftkitError as error:
+        except Exception as error:
             self._fail(error)
 
     # -- clients ----------------------------------------------------------------------------------
@@ -311,8 +329,7 @@ class Node:
 
     async def query(self, request: bytes) -> bytes:
         """Ask this node's state machine; what it has not executed yet is not in the answer."""
-        if not self._running:
-            raise NotReady("the node is not running")
+        self._require_running()
         result, _ = await self.application.call(self._query, request)
         return bytes(result)
 
@@ -344,12 +361,13 @@ class Node:
 
     async def submit_encoded(self, channel: ReplyChannel, requests: Sequence[bytes]) -> None:
         """Take encoded requests of a caller in this process; answers go to its channel."""
-        if not self._running:
-            raise NotReady("the node is not running")
+        self._require_running()
         await self.edge.take(channel, requests)
 
     async def answer_admin(self, ask: AdminAsk) -> AdminAnswer:
         """Answer a question about this node."""
+        if not self._running:
+            return AdminAnswer(ask.id, False, b"the node is not running")
         height = self.application.executor.height
         if ask.verb == "status":
             return AdminAnswer(ask.id, True, msgspec.json.encode(await self.status()), height)
@@ -404,6 +422,7 @@ class Node:
 
     async def status(self) -> dict[str, Any]:
         """Return what this node knows of itself, as plain values."""
+        self._require_running()
         replica = self.replica
         names = self.settings.membership
         status = replica.status()

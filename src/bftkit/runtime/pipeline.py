@@ -14,11 +14,12 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
-from bftkit.core.batch import open_body
+from bftkit.core.batch import open_body, ref_problem
 from bftkit.core.ids import ReplicaIndex
 from bftkit.core.inputs import Received
-from bftkit.core.statement import Claim, statement_bytes
+from bftkit.core.statement import statement_bytes
 from bftkit.errors import MalformedMessage, WireError
+from bftkit.replica.execution import VerifySignature
 from bftkit.replica.messages import message_claims, message_problem
 from bftkit.replica.settings import ReplicaSettings
 from bftkit.runtime.channel import BULK, CONTROL, PROPOSALS, PriorityChannel
@@ -31,6 +32,10 @@ from bftkit.wire.framing import Frame, FrameType
 
 LANE_CAPACITY = (8192, 2048, 16, 512)
 """Frames that may wait in one lane: control, proposals, clients (none come this way), bulk."""
+
+
+_PRIORITIES = {FrameType.BULK: BULK, FrameType.BODY: PROPOSALS, FrameType.PROPOSAL: PROPOSALS}
+"""Where the inbox takes what is large; everything else is control."""
 
 
 class PipelineCounters(msgspec.Struct):
@@ -64,7 +69,6 @@ class VerifyPipeline:
         self._verifier = verifier
         self._clock = clock
         self._inbox = inbox
-        self._group = settings.genesis.config.group
         self._router = ShardRouter(lanes)
         self._lanes: list[PriorityChannel[tuple[ReplicaIndex, Frame]]] = [
             PriorityChannel(LANE_CAPACITY) for _ in range(lanes)
@@ -114,7 +118,7 @@ class VerifyPipeline:
                     self._reject(sender, str(error))
                     continue
                 if message is not None:
-                    priority = BULK if frame.type == FrameType.BULK else CONTROL
+                    priority = _PRIORITIES.get(frame.type, CONTROL)
                     event = Received(self._clock.now_ms(), sender, message)
                     if not self._inbox.send_nowait(priority, event):
                         await self._inbox.send(priority, event)
@@ -125,46 +129,53 @@ class VerifyPipeline:
         self.counters.last_rejection = f"{self._settings.membership.name(sender)}: {reason}"
 
     def _open(self, sender: ReplicaIndex, frame: Frame) -> Any:
-        """Return a verified message, or None for one of another epoch; WireError says what is wrong."""
-        if frame.type == FrameType.BODY:
-            header, blob = decode_body(frame.payload)
-            try:
-                body = open_body(header, blob)
-            except ValueError as error:
-                raise MalformedMessage(str(error)) from error
-            if body.ref.origin >= len(self._settings.membership):
-                raise MalformedMessage("a batch names an origin that is no member")
-            return body
-        envelope = decode_envelope(frame.payload)
-        if envelope.group != self._group or envelope.epoch != self._settings.epoch:
+        message = open_frame(self._settings, self._codec, self._verify, sender, frame)
+        if message is None:
             self.counters.foreign += 1
-            return None
-        settings = self._settings
-        if envelope.kind == ENGINE_KIND:
-            message = self._codec.engine.decode(memoryview(envelope.body))
-            problem = settings.spec.check(settings.context, sender, message)
-            claims = settings.spec.claims
-        elif envelope.kind == REPLICA_KIND:
-            message = self._codec.replica.decode(memoryview(envelope.body))
-            problem = message_problem(settings.context, settings.spec, message)
-            claims = message_claims
-        else:
-            raise MalformedMessage(f"an envelope of unknown kind {envelope.kind}")
-        if problem is not None:
-            raise MalformedMessage(problem)
-        for claim in claims(sender, message):
-            self._verify(claim)
         return message
 
-    def _verify(self, claim: Claim) -> None:
-        membership = self._settings.membership
-        if not 0 <= claim.signer < len(membership):
-            raise MalformedMessage("a signer is not a member")
+    def _verify(self, public_key: bytes, statement: bytes, signature: bytes) -> bool:
         self.counters.verified += 1
-        statement = statement_bytes(self._settings.domain, claim.statement)
-        if not self._verifier.verify(membership.public_key(claim.signer), statement, claim.signature):
-            raise MalformedMessage(f"a signature of {membership.name(claim.signer)} is not valid")
+        return self._verifier.verify(public_key, statement, signature)
 
     def statistics(self) -> list[Any]:
         """Return the statistics of each lane."""
         return [lane.statistics() for lane in self._lanes]
+
+
+def open_frame(
+    settings: ReplicaSettings, codec: PeerCodec, verify: VerifySignature, sender: ReplicaIndex, frame: Frame
+) -> Any:
+    """Return a verified message, or None for one of another group or epoch; WireError says what is wrong."""
+    membership = settings.membership
+    if frame.type == FrameType.BODY:
+        header, blob = decode_body(frame.payload)
+        try:
+            body = open_body(header, blob)
+        except ValueError as error:
+            raise MalformedMessage(str(error)) from error
+        problem = ref_problem(body.ref, len(membership), settings.limits.max_batch_bytes)
+        if problem is not None:
+            raise MalformedMessage(problem)
+        return body
+    envelope = decode_envelope(frame.payload)
+    if envelope.group != settings.genesis.config.group or envelope.epoch != settings.epoch:
+        return None
+    if envelope.kind == ENGINE_KIND:
+        message = codec.engine.decode(memoryview(envelope.body))
+        problem = settings.spec.check(settings.context, sender, message)
+        claims = settings.spec.claims
+    elif envelope.kind == REPLICA_KIND:
+        message = codec.replica.decode(memoryview(envelope.body))
+        problem = message_problem(settings.context, settings.spec, message)
+        claims = message_claims
+    else:
+        raise MalformedMessage(f"an envelope of unknown kind {envelope.kind}")
+    if problem is not None:
+        raise MalformedMessage(problem)
+    for signer, statement, signature in claims(sender, message):
+        if not 0 <= signer < len(membership):
+            raise MalformedMessage("a signer is not a member")
+        if not verify(membership.public_key(signer), statement_bytes(settings.domain, statement), signature):
+            raise MalformedMessage(f"a signature of {membership.name(signer)} is not valid")
+    return message

@@ -8,7 +8,7 @@ the sync returns, while the loop goes on.
 import random
 import secrets
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import anyio
@@ -49,6 +49,8 @@ from bftkit.wire.auth import SigningKey
 
 INBOX_CAPACITY = (16384, 4096, 8192, 512)
 """Inputs that may wait: control, proposals, clients, bulk."""
+
+_SYNC_TIMER = "shard/sync"
 
 IDLE_SYNC_MS = 50
 """Records that nobody waits for are synced after at most so long."""
@@ -103,6 +105,8 @@ class ReplicaShard:
         self._domain = replica.settings.domain
         self._gate = DurabilityGate(self._append, log.durable_index)
         self._local: deque[Any] = deque()
+        self._in_turn = False
+        self._due: dict[str, None] = {}
         self._timers: TimerHeap[str] = TimerHeap()
         self._timer_changed = anyio.Event()
         self._sleeping_until: int | None = None
@@ -140,8 +144,14 @@ class ReplicaShard:
         tasks.start_soon(self._timer_loop)
 
     def take(self, *events: Any) -> None:
-        """Give the replica inputs at once, as a turn of their own; for callers on the event loop."""
-        self._turn(list(events))
+        """Give the replica inputs at once, as a turn of their own; for callers on the event loop.
+
+        A caller that the turn itself has called (a link that closes while it is written to) is served at its end.
+        """
+        if self._in_turn:
+            self._local.extend(events)
+        else:
+            self._turn(list(events))
 
     # -- turns ------------------------------------------------------------------------------------
 
@@ -149,21 +159,31 @@ class ReplicaShard:
         while True:
             self._turn(await self.inbox.receive())
 
-    def _turn(self, events: list[Any]) -> None:
+    def _turn(self, events: list[Any], released: Iterable[Any] = ()) -> None:
+        """Perform what the disk has released, take events, and end with one write to each peer."""
         self.counters.turns += 1
         replica = self.replica
-        for event in events:
-            self.counters.steps += 1
-            self._outputs(replica.step(event))
+        self._in_turn = True
+        try:
+            for output in released:
+                self._perform[type(output)](output)
+            for event in events:
+                self.counters.steps += 1
+                self._outputs(replica.step(event))
+                while self._local:
+                    self._step_local()
             while self._local:
                 self._step_local()
-        while self._local:
-            self._step_local()
-        self._transport.flush()
+            self._transport.flush()
+            while self._local:
+                self._step_local()
+                self._transport.flush()
+        finally:
+            self._in_turn = False
         if self._gate.needs_sync or self._trim_below:
             self._sync_wanted.set()
-        elif self._gate.has_unsynced and "shard/sync" not in self._timers:
-            self._set_timer(SetTimer("shard/sync", IDLE_SYNC_MS))
+        elif self._gate.has_unsynced and _SYNC_TIMER not in self._timers:
+            self._set_timer(SetTimer(_SYNC_TIMER, IDLE_SYNC_MS))
 
     def _step_local(self) -> None:
         event = self._local.popleft()
@@ -191,9 +211,7 @@ class ReplicaShard:
                 await anyio.sleep(FULL_DISK_RETRY_S)
                 continue
             self.counters.fsyncs += 1
-            for output in self._gate.durable(durable):
-                self._perform[type(output)](output)
-            self._turn([])
+            self._turn([], self._gate.durable(durable))
 
     def _sync(self, trim_below: int) -> int:
         durable = self._log.flush_and_sync()
@@ -206,15 +224,23 @@ class ReplicaShard:
             deadline = self._timers.next_deadline()
             now = self._clock.now_ms()
             if deadline is not None and deadline <= now:
-                due = self._timers.pop_due(now)
-                if "shard/sync" in due:
-                    self._sync_wanted.set()
-                self._turn([TimerFired(now, timer) for timer in due if timer != "shard/sync"])
+                self._fire(now)
                 continue
             self._sleeping_until = deadline
             self._timer_changed = anyio.Event()
             with anyio.move_on_after(None if deadline is None else (deadline - now) / 1000):
                 await self._timer_changed.wait()
+
+    def _fire(self, now: int) -> None:
+        """Take the timers that have run out; one that an earlier one cancels or sets again has not."""
+        self._due = dict.fromkeys(self._timers.pop_due(now))
+        while self._due:
+            timer = next(iter(self._due))
+            del self._due[timer]
+            if timer == _SYNC_TIMER:
+                self._sync_wanted.set()
+            else:
+                self._turn([TimerFired(now, timer)])
 
     # -- outputs ----------------------------------------------------------------------------------
 
@@ -274,11 +300,13 @@ class ReplicaShard:
         delay = draw(output.delay_ms, output.jitter_ms, self._random)
         deadline = self._clock.now_ms() + delay
         self._timers.set(output.timer, deadline)
+        self._due.pop(output.timer, None)
         if self._sleeping_until is None or deadline < self._sleeping_until:
             self._timer_changed.set()
 
     def _cancel_timer(self, output: CancelTimer) -> None:
         self._timers.cancel(output.timer)
+        self._due.pop(output.timer, None)
 
     def _execute(self, output: Execute) -> None:
         if output.refs:
