@@ -123,7 +123,10 @@ class FramedConnection:
         raise WireError(self.reason)
 
     def close(self, reason: str, *, tell: bool = False) -> None:
-        """End the connection; the first reason counts. With `tell` the other side gets it as a REFUSE."""
+        """End the connection; the first reason counts, and what waits to be written is lost.
+
+        With `tell` the other side gets the reason as a REFUSE.
+        """
         if self.reason is not None:
             return
         self.reason = reason

@@ -100,7 +100,8 @@ class Endpoint:
                 return tls_refusal(error)
             case WireError():
                 return HandshakeRefused(str(error))
-        return HandshakeRefused(f"{loss_reason(error)} during the handshake")
+        hint = "" if self.is_secure else " (does it demand TLS?)"
+        return HandshakeRefused(f"{loss_reason(error)} during the handshake{hint}")
 
     async def _establish(
         self, stream: ByteStream, address: str, initiator: bool, expected_name: str | None

@@ -135,16 +135,18 @@ class Listener:
         while True:
             try:
                 stream = await listener.accept()
-            except OSError as error:
+            except (OSError, anyio.BrokenResourceError) as error:
                 # Whoever hung up before it was accepted, or a system that is out of descriptors, ends nothing here.
-                self._refusals.note(self._listen_address, f"cannot accept: {error.strerror or error}")
-                await anyio.sleep(0 if error.errno == errno.ECONNABORTED else _ACCEPT_PAUSE_S)
+                cause = error if isinstance(error, OSError) else error.__cause__
+                self._refusals.note(self._listen_address, f"cannot accept: {getattr(cause, 'strerror', cause)}")
+                aborted = isinstance(cause, OSError) and cause.errno == errno.ECONNABORTED
+                await anyio.sleep(0 if aborted else _ACCEPT_PAUSE_S)
                 continue
             tasks.start_soon(self._welcome, stream, serve)
 
     async def _welcome(self, stream: SocketStream, serve: Callable[[FramedConnection], Awaitable[None]]) -> None:
         address = _remote_address(stream)
-        host = host_and_port(address)[0] if address else "?"
+        host = host_and_port(address)[0]
         connection: FramedConnection | None = None
         try:
             with self._strangers.admit(host) as scope:
@@ -178,11 +180,11 @@ def _address_text(address: object) -> str:
 
 
 def _remote_address(stream: SocketStream) -> str:
-    """Return where a stream comes from; empty if the other side is gone already."""
+    """Return where a stream comes from; "?:0" if the other side is gone already."""
     try:
         return _address_text(stream.extra(SocketAttribute.remote_address))
     except (OSError, anyio.TypedAttributeLookupError):
-        return ""
+        return "?:0"
 
 
 def _is_loopback(host: str) -> bool:

@@ -13,7 +13,7 @@ from bftkit.runtime.connection import FramedConnection, NetworkTuning
 from bftkit.runtime.credentials import CredentialFiles
 from bftkit.runtime.dialer import dial
 from bftkit.runtime.endpoint import Endpoint, HelloFactory
-from bftkit.runtime.listener import Listener, Refusals
+from bftkit.runtime.listener import Listener, Refusals, host_and_port
 from bftkit.runtime.transport import LinkStatistics, PeerHandler
 
 _REPLACED = "replaced by a newer connection"
@@ -137,7 +137,7 @@ class TcpTransport:
             await self._serve(link, connection)
 
     async def _turn_away(self, connection: FramedConnection, reason: str) -> None:
-        self.refusals.note(connection.address, reason)
+        self.refusals.note(host_and_port(connection.address)[0], reason)
         connection.close(reason, tell=True)
         await connection.run()
 

@@ -69,13 +69,20 @@ class TlsStream:
         return self._object.getpeercert(binary_form)
 
     async def handshake(self) -> None:
-        """Shake hands; raise `ssl.SSLError` if that fails, after the other side was told."""
+        """Shake hands.
+
+        Raises:
+            ssl.SSLError: one side does not accept the other; the other was told.
+            anyio.EndOfStream, OSError, anyio.BrokenResourceError: the connection is gone.
+        """
         while True:
             try:
                 self._object.do_handshake()
             except ssl.SSLWantReadError:
                 await self._fetch()
                 continue
+            except ssl.SSLEOFError:
+                raise anyio.EndOfStream from None
             except ssl.SSLError:
                 # What is told is what is raised, whether the other side can still hear it or not.
                 if self._outgoing.pending:
