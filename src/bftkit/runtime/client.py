@@ -70,7 +70,10 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The members' names, by index; for people."""
     policy: SessionPolicy = SessionPolicy()
     sessions: int = 1
-    """Sessions, each with a contact of its own: several spread the making of batches over the replicas."""
+    """Sessions, each with a contact of its own: several spread the making of batches over the replicas.
+
+    0 for questions only, which need no cluster that decides: opening waits until each replica was tried.
+    """
     contact: int = 0
     """Index of the replica that the first session turns to."""
     max_command_bytes: int = 65_536
@@ -146,14 +149,13 @@ class Client:
             await self._tasks.start(self._run_connector)
             self._tasks.start_soon(self._pump)
             self._tasks.start_soon(self._tick)
-            with anyio.fail_after(self._settings.open_timeout_s):
+            with anyio.move_on_after(self._settings.open_timeout_s):
                 await self._opened.wait()
-        except BaseException as error:
+            if not (self._opened.is_set() if self._sessions else self._connected):
+                timeout = f"{self._settings.open_timeout_s:g} s"
+                raise NotReady(f"the cluster was not reached within {timeout}: {self._why_not_open()}")
+        except BaseException:
             await self._stop()
-            if isinstance(error, TimeoutError):
-                raise NotReady(
-                    f"no session within {self._settings.open_timeout_s:g} s: {self._why_not_open()}"
-                ) from None
             raise
         self._running = "open"
         return self
@@ -266,6 +268,8 @@ class Client:
 
     def _session_for(self, commands: int) -> ClientSession:
         """Return the session whose turn it is; all tasks of one turn of the loop get the same."""
+        if not self._sessions:
+            raise NotReady("this client was opened for questions only")
         session = self._sessions[self._turn % len(self._sessions)]
         wait_ms = session.congested_until - self._clock.now_ms() if session.congested_until else 0
         if wait_ms > 0:
@@ -360,6 +364,7 @@ class Client:
         """Learn that a replica can be reached."""
         self._connected.add(replica)
         self._down.pop(replica, None)
+        self._note_tried()
         now = self._clock.now_ms()
         for session in self._sessions:
             self._post(session.on_connected(replica, now))
@@ -371,6 +376,7 @@ class Client:
         self._connected.discard(replica)
         self._down[replica] = reason
         self._questions.on_down(replica)
+        self._note_tried()
         now = self._clock.now_ms()
         for session in self._sessions:
             self._post(session.on_disconnected(replica, now))
@@ -397,6 +403,10 @@ class Client:
     def on_answer(self, replica: int, answer: AdminAnswer) -> None:
         """Take the answer to a question."""
         self._questions.on_answer(replica, answer)
+
+    def _note_tried(self) -> None:
+        if not self._sessions and len(self._connected) + len(self._down) == self._quorum.members:
+            self._opened.set()
 
     def _note_open(self, session: ClientSession) -> None:
         if session.is_open:
