@@ -35,11 +35,13 @@ from bftkit.runtime.client import Client, ClientSettings, Receipt
 from bftkit.runtime.client_edge import ClientEdge, ReplyChannel
 from bftkit.runtime.client_port import ClientConnection, ClientPort
 from bftkit.runtime.clock import Clock, MonotonicClock
+from bftkit.runtime.listener import Refusal
 from bftkit.runtime.local_connector import LocalConnector
 from bftkit.runtime.payload_store import PayloadStore
 from bftkit.runtime.peer_codec import PeerCodec
 from bftkit.runtime.pipeline import VerifyPipeline
 from bftkit.runtime.shard import ReplicaShard
+from bftkit.runtime.tcp import TcpTransport
 from bftkit.runtime.transport import Transport
 from bftkit.storage.interface import Storage
 from bftkit.storage.log import Log
@@ -414,6 +416,16 @@ class Node:
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                 self._listeners.remove(listener)
 
+    def _refusals(self) -> list[Refusal]:
+        """List who could not connect lately, to either port."""
+        ports = (self._transport, self._parts.port)
+        return [
+            refusal
+            for port in ports
+            if isinstance(port, TcpTransport | ClientPort)
+            for refusal in port.refusals.latest()
+        ]
+
     def events(self) -> MemoryObjectReceiveStream[NodeEvent]:
         """Return a stream of what happens from now on; close it when done."""
         send, receive = anyio.create_memory_object_stream[NodeEvent](EVENT_BUFFER)
@@ -450,6 +462,8 @@ class Node:
             "clients": self.edge.clients,
             "counters": counters,
             "last_rejection": self.pipeline.counters.last_rejection or None,
+            "last_refusal": self.edge.counters.last_refusal or None,
+            "refusals": [f"{refusal.address}: {refusal.reason}" for refusal in self._refusals()],
             **self._parts.facts,
         }
 
