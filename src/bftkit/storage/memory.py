@@ -101,7 +101,10 @@ class MemoryLock:
     def __init__(self, locked: set[str], path: str) -> None:
         self._locked = locked
         self._path = path
+        self._released = False
 
     def release(self) -> None:
-        """Give the claim up; twice does nothing."""
-        self._locked.discard(self._path)
+        """Give the claim up; twice does nothing, whoever holds it by then."""
+        if not self._released:
+            self._released = True
+            self._locked.discard(self._path)
