@@ -18,7 +18,7 @@ from bftkit.runtime.node_files import LazyEngines, node_parts
 from bftkit.runtime.testnet import NewCluster, write_testnet
 from bftkit.wire.auth import SigningKey
 from bftkit.wire.envelope import encode_body
-from bftkit.wire.framing import Frame, FrameType, frame_header
+from bftkit.wire.framing import FrameType, frame_header
 
 pytestmark = pytest.mark.anyio
 
@@ -227,7 +227,7 @@ async def test_an_oversized_command(tmp_path: Path) -> None:
 async def test_a_command_while_the_node_is_stopping(tmp_path: Path) -> None:
     async with _net(tmp_path) as net:
         net.nodes["n2"].stop()
-        with pytest.raises((NotReady, Rejected), match="stopping|not running"):
+        with pytest.raises((NotReady, Rejected), match=r"stopping|not running"):
             await net.nodes["n2"].submit(put(b"k", b"w"))
         await net.nodes["n0"].submit(put(b"k", b"x"), timeout=20)
 
