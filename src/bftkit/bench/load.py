@@ -28,6 +28,9 @@ from bftkit.runtime.node_process import die_with_parent
 
 ENVELOPE_COMMANDS = 100
 """Commands in an envelope of `submit = "batch"`, unless they are so long that fewer fill one."""
+SILENCE_MS = 150
+"""A pause between replies that is worth a line."""
+WATCH_S = 0.5
 DRAIN_S = 5.0
 """How long the last commands may take after the load has ended."""
 
@@ -52,6 +55,8 @@ class LoadConfig(msgspec.Struct, frozen=True, kw_only=True):
     sessions: int = 4
     pids: tuple[int, ...] = ()
     """Processes whose processor time is measured."""
+    watch: bool = False
+    """Tell every half second what the replicas say about themselves."""
     parent: int = 0
     """The process to die with; 0: none."""
 
@@ -108,6 +113,8 @@ class LoadGenerator:
             async with anyio.create_task_group() as tasks:
                 for lane in self.lanes:
                     tasks.start_soon(self._drive, client, lane)
+                if config.watch:
+                    tasks.start_soon(self._watch, client)
                 await anyio.sleep(config.warm_up_s)
                 await self._measure(client)
                 self._ending = True
@@ -152,6 +159,11 @@ class LoadGenerator:
     def _next_second(self) -> None:
         second, self._second = self._second, Window()
         self.report("progress", acknowledged=self.acknowledged, **second.summary())
+
+    async def _watch(self, client: Client) -> None:
+        while True:
+            self.report("replicas", status=await client.status(timeout=WATCH_S), acknowledged=self.acknowledged)
+            await anyio.sleep(WATCH_S)
 
     def _cpu(self) -> list[float | None]:
         return [cpu_seconds(pid) for pid in self.config.pids]
@@ -205,8 +217,11 @@ class LoadGenerator:
             self.report("first_commit")
         self.acknowledged += count
         now_ms = int(now * 1000)
-        if not self.replies_ms or self.replies_ms[-1] != now_ms:
+        last_ms = self.replies_ms[-1] if self.replies_ms else 0
+        if last_ms != now_ms:
             self.replies_ms.append(now_ms)
+        if last_ms and now_ms - last_ms >= SILENCE_MS:
+            self.report("resumed", after_ms=now_ms - last_ms)
         latency_us = int((now - due) * 1_000_000)
         for window in (self._second,) if self._total is None else (self._second, self._total):
             window.commands += count

@@ -4,7 +4,6 @@ import signal
 import sys
 import time
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import anyio
@@ -12,6 +11,7 @@ import rich_click as click
 
 from bftkit.cli.main import CHECK_FAILED, FINE, UNREACHABLE
 from bftkit.cli.options import emit, json_option, tell
+from bftkit.cli.stopping import ends_on_signals
 
 if TYPE_CHECKING:
     from bftkit.bench.processes import NodeProcess
@@ -26,11 +26,16 @@ WATCH_S = 0.2
 @json_option
 def up(directory: Path, detach: bool, as_json: bool) -> int:
     """Start the nodes in DIRECTORY, each as a process."""
-    from bftkit.bench.processes import LOG_FILE, NodeProcess, node_folders
+    from bftkit.bench.processes import NodeProcess, node_folders
 
     nodes = [NodeProcess(folder, detached=detach) for folder in node_folders(directory)]
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGHUP, _interrupt)
+    with ends_on_signals():
+        return _run(directory, nodes, detach=detach, as_json=as_json)
+
+
+def _run(directory: Path, nodes: "list[NodeProcess]", *, detach: bool, as_json: bool) -> int:
+    from bftkit.bench.processes import LOG_FILE
+
     try:
         for node in nodes:
             node.start()
@@ -54,10 +59,6 @@ def up(directory: Path, detach: bool, as_json: bool) -> int:
         if not detach:
             _stop(nodes)
     return CHECK_FAILED
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _stop(nodes: "list[NodeProcess]") -> None:

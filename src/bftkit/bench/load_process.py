@@ -1,0 +1,63 @@
+"""The load generator as a child process, and its lines of JSON as events."""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from typing import IO, Any
+
+import msgspec
+
+from bftkit.bench.load import LoadConfig
+from bftkit.errors import NotReady
+
+END_TIMEOUT_S = 5.0
+
+
+class LoadProcess:
+    """A running load generator; leaving the context ends it."""
+
+    def __init__(self, config: LoadConfig) -> None:
+        encoded = msgspec.json.encode(msgspec.structs.replace(config, parent=os.getpid())).decode()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "bftkit.bench.load", encoded],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self._lines: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self.events: dict[str, dict[str, Any]] = {}
+        """The newest event of each name."""
+        self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
+        self._reader.start()
+
+    def _read(self, lines: IO[bytes]) -> None:
+        for line in lines:
+            self._lines.put(json.loads(line))
+        self._lines.put(None)
+
+    def __enter__(self) -> "LoadProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait(END_TIMEOUT_S)
+        self._reader.join(END_TIMEOUT_S)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+    def next_event(self, timeout: float) -> dict[str, Any] | None:
+        """Return the next event, or None where none came in time; NotReady once the generator has failed or ended."""
+        try:
+            event = self._lines.get(timeout=max(0.0, timeout))
+        except queue.Empty:
+            return None
+        if event is None:
+            raise NotReady("the load generator has ended before its time")
+        if event["event"] == "failed":
+            raise NotReady(f"the load generator gave up: {event['reason']}")
+        self.events[event["event"]] = event
+        return event
