@@ -37,6 +37,8 @@ from bftkit.runtime.client_port import ClientConnection, ClientPort
 from bftkit.runtime.clock import Clock, MonotonicClock
 from bftkit.runtime.listener import Refusal
 from bftkit.runtime.local_connector import LocalConnector
+from bftkit.runtime.metrics_port import MetricsPort
+from bftkit.runtime.node_metrics import NodeMetrics
 from bftkit.runtime.payload_store import PayloadStore
 from bftkit.runtime.peer_codec import PeerCodec
 from bftkit.runtime.pipeline import VerifyPipeline
@@ -78,6 +80,8 @@ class NodeParts(msgspec.Struct, kw_only=True):
     transport: Transport
     port: ClientPort | None = None
     """Where clients connect; None inside a program."""
+    metrics_address: str = ""
+    """Where metrics are served; empty: nowhere."""
     lanes: int = 1
     """Inbound queues, a power of two."""
     facts: dict[str, Any] = {}
@@ -193,6 +197,8 @@ class Node:
         self.edge = ClientEdge(settings.genesis, verifier, self._submit, executor.sessions.owner_of, check)
         self.shard.on_report = self._on_report
         self.shard.on_refuse = self.edge.on_refuse
+        self.metrics = NodeMetrics(settings.genesis.config.group, settings.spec.name)
+        self.shard.on_final = self.metrics.consensus.finality_delay_ms.record
 
     def _records(self) -> Iterator[LoggedRecord]:
         for record in self._log.records() if self._log is not None else ():
@@ -206,6 +212,9 @@ class Node:
         await tasks.start(self._run_transport)
         if self._parts.port is not None:
             await tasks.start(self._run_port, self._parts.port)
+        if self._parts.metrics_address:
+            page = MetricsPort(self._parts.metrics_address, lambda: self.metrics.page(self))
+            await tasks.start(page.run)
         self._running = True
         self._tell("started", f"{self.name} runs {self.settings.spec.name} at height {self.replica.commits.height}")
 

@@ -82,6 +82,7 @@ def node_parts(path: str) -> NodeParts:
         storage=FileStorage(data),
         transport=transport,
         port=port,
+        metrics_address=config.metrics.address,
         lanes=config.runtime.lanes,
         facts={"insecure": config.runtime.insecure, "tls": not config.runtime.insecure},
     )
@@ -126,4 +127,3 @@ class _Hello:
 
     def __call__(self) -> LocalIdentity:
         return self._identity
-

@@ -7,7 +7,7 @@ the sync returns, while the loop goes on.
 
 import random
 import secrets
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -52,6 +52,9 @@ INBOX_CAPACITY = (16384, 4096, 8192, 512)
 
 _SYNC_TIMER = "shard/sync"
 
+OWN_BATCHES_TIMED = 256
+"""Own batches whose age is known, for the metric of their delay."""
+
 IDLE_SYNC_MS = 50
 """Records that nobody waits for are synced after at most so long."""
 
@@ -93,6 +96,9 @@ class ReplicaShard:
         self.counters = ShardCounters()
         self.on_report: Callable[[Report], None] = lambda report: None
         self.on_refuse: Callable[[Refuse], None] = lambda refuse: None
+        self.on_final: Callable[[int], None] = lambda delay_ms: None
+        """Told how long each own batch took from its making to its decision, in milliseconds."""
+        self._made: OrderedDict[bytes, int] = OrderedDict()
         self._key = key
         self._log = log
         self._payloads = payloads
@@ -130,6 +136,11 @@ class ReplicaShard:
             Report: self._report,
             ReadReady: lambda output: None,
         }
+
+    @property
+    def gate_depth(self) -> int:
+        """Count the outputs that wait for the disk."""
+        return self._gate.depth
 
     def attach(self, application: ApplicationStage) -> None:
         """Say where decided batches go; once, before `start`."""
@@ -250,6 +261,10 @@ class ReplicaShard:
         index = self._log.append(output.kind, self.replica.settings.epoch, output.payload, digest)
         if ref is not None:
             self._payloads.add(ref, index, bytes(output.payload[0]), output.payload[1])
+            if ref.origin == self.replica.own:
+                self._made[ref.digest] = self._clock.now_ms()
+                if len(self._made) > OWN_BATCHES_TIMED:
+                    self._made.popitem(last=False)
         return index
 
     def _signed(self, message: Any) -> Any:
@@ -311,6 +326,10 @@ class ReplicaShard:
     def _execute(self, output: Execute) -> None:
         if output.refs:
             self.counters.blocks += 1
+        for ref in output.refs:
+            made = self._made.pop(ref.digest, None)
+            if made is not None:
+                self.on_final(self._clock.now_ms() - made)
         self._to_application(output)
 
     def _to_application(self, output: Execute | SaveSnapshot | InstallSnapshot) -> None:
