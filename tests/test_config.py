@@ -285,7 +285,10 @@ def test_unknown_tables_are_refused(folder):
         ('[node]\nname = "n0"\ngenesis = ["x"]', "genesis must be a text, not an array"),
         ('[node]\nname = "n0"\n[runtime]\nworkers = true', "workers must be a whole number"),
         ('[node]\nname = "n0"\n[runtime]\nlanes = 12', "12 is not a power of two; the nearest are 8 and 16"),
-        ('[node]\nname = "n0"\nlog_level = "warnning_"', 'log_level must be one of "debug", "info", "warning", "error"'),
+        (
+            '[node]\nname = "n0"\nlog_level = "warnning_"',
+            'log_level must be one of "debug", "info", "warning", "error"',
+        ),
         ('[node]\nname = "n0"\n[metrics]\naddress = "here"', 'an address is "host:port"'),
         ('[node]\nname = "n0"\ndata = ""', "a path is missing"),
     ],

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import anyio
 import pytest
+from anyio.abc import ByteStream
+from anyio.streams.tls import TLSStream
 
 from bftkit import Client, Node, NotReady, Rejected
 from bftkit.batteries.kv import KeyValue, get, put, result
@@ -82,7 +84,9 @@ async def _raw(net: Net, data: bytes, *, tls: bool) -> bytes:
         context.check_hostname = False
         context.load_cert_chain(files.certificate, files.key)
         context.load_verify_locations(files.authority)
-    stream = await anyio.connect_tcp(host, port, ssl_context=context, tls=tls, tls_standard_compatible=False)
+    stream: ByteStream = await anyio.connect_tcp(host, port)
+    if context is not None:
+        stream = await TLSStream.wrap(stream, ssl_context=context, standard_compatible=False)
     answer = b""
     async with stream:
         await stream.send(data)
@@ -196,7 +200,7 @@ async def test_an_empty_batch_and_a_message_that_does_not_decode(tmp_path: Path)
 
         async def attack(liar: Node) -> None:
             header = canonical(BatchHeader(0, 3, 0))
-            parts = encode_body(header, b"\x90")
+            parts = [bytes(part) for part in encode_body(header, b"\x90")]
             size = sum(map(len, parts))
             transport = liar._transport
             assert transport.send("n0", 1, [frame_header(FrameType.BODY, size), *parts])
