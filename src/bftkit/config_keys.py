@@ -173,9 +173,7 @@ class KeysSection(msgspec.Struct, frozen=True, kw_only=True):
 
     consensus: Annotated[str, key("Private key that signs votes.", RESTART, _file_rule)] = "keys/consensus.key"
     tls_key: Annotated[str, key("Private key of the connections.", RESTART, _file_rule)] = "keys/certificate.key"
-    tls_certificate: Annotated[str, key("Certificate of the connections.", RESTART, _file_rule)] = (
-        "keys/certificate.pem"
-    )
+    tls_certificate: Annotated[str, key("Certificate for connections.", RESTART, _file_rule)] = "keys/certificate.pem"
     authority: Annotated[str, key("Certificate of the cluster's authority.", RESTART, _file_rule)] = (
         "keys/authority.pem"
     )
