@@ -86,7 +86,7 @@ async def _raw(net: Net, data: bytes, *, tls: bool) -> bytes:
         context.load_verify_locations(files.authority)
     stream: ByteStream = await anyio.connect_tcp(host, port)
     if context is not None:
-        stream = await TLSStream.wrap(stream, ssl_context=context, standard_compatible=False)
+        stream = await TLSStream.wrap(stream, server_side=False, ssl_context=context, standard_compatible=False)
     answer = b""
     async with stream:
         await stream.send(data)
