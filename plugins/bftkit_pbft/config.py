@@ -2,6 +2,8 @@
 
 import msgspec
 
+from bftkit.core.engine import MAX_WINDOW_CHECKPOINTS
+
 MAX_TIMEOUT_MS = 3_600_000
 """No timeout is longer than an hour."""
 
@@ -32,7 +34,7 @@ class PbftOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "timeout_cap_factor": (self.timeout_cap_factor, 1, 8),
             "retransmit_ms": (self.retransmit_delay_ms, 1, MAX_TIMEOUT_MS),
             "relay_delay_ms": (self.relay_after_ms, 0, MAX_TIMEOUT_MS),
-            "window_factor": (self.window_factor, 2, 64),
+            "window_factor": (self.window_factor, 2, MAX_WINDOW_CHECKPOINTS),
         }
         for name, (value, lowest, highest) in ranges.items():
             if not lowest <= value <= highest:

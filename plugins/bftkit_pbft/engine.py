@@ -20,7 +20,7 @@ from bftkit.core.inputs import (
 from bftkit.core.outputs import EngineOutput
 from bftkit.core.quorum import FaultModel
 from bftkit_pbft import explain
-from bftkit_pbft.check import check, claims, commit_problem, lane_key, references
+from bftkit_pbft.check import check, claims, commit_problem, lane_key, references, window_length
 from bftkit_pbft.checkpointing import on_sealed, on_stable, on_synced
 from bftkit_pbft.config import PbftOptions
 from bftkit_pbft.messages import (
@@ -171,6 +171,7 @@ SPEC = EngineSpec(
         VIEW_CHANGE_KIND: SigningRule(guarded=False, raises_floor=0),
         NEW_VIEW_KIND: SigningRule(guarded=False),
     },
+    window=window_length,
     min_members=4,
 )
 """How to host PBFT."""

@@ -45,7 +45,7 @@ def on_available(state: State, event: Available) -> list[EngineOutput]:
     for ref in event.refs:
         complete = state.body_arrived(ref)
         position = state.ordered.get(ref.digest)
-        if position is None and ref.digest in state.recent:
+        if state.recent.pop(ref.digest, False) is None and position is None:
             del state.held[ref.digest]  # asked for before it was learnt by other means
             continue
         if position is None:
@@ -244,7 +244,6 @@ def deliver(state: State, out: list[EngineOutput]) -> None:
         for ref in slot.decision.refs:
             state.pending.discard(ref.digest)
             state.ordered.setdefault(ref.digest, slot.position)
-            state.remember(ref.digest)
             note_committed(state, ref)
     if progressed:
         state.progress_at = state.now
@@ -313,7 +312,11 @@ def send_new_view(state: State, peer: ReplicaIndex, out: list[EngineOutput]) -> 
     if state.new_view is None or peer == state.own:
         return
     signer = state.new_view.view % state.quorum.members
-    if signer == state.own:
+    if signer == state.own and state.new_view.view < state.view:
+        # Whoever has left a view signs nothing of it again, but what was signed then may still be handed on.
+        if state.new_view.signature:
+            out.append(Send(peer, state.new_view))
+    elif signer == state.own:
         out.append(Send(peer, msgspec.structs.replace(state.new_view, signature=b"")))
     else:
         out.append(Send(peer, NewViewCopy(signer, state.new_view)))

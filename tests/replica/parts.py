@@ -112,7 +112,9 @@ class ScriptedEngine:
         return [event for event in self.inputs if isinstance(event, kind)]
 
 
-def scripted_spec(fault_model: FaultModel = FaultModel.BYZANTINE, **signing: SigningRule) -> EngineSpec:
+def scripted_spec(
+    fault_model: FaultModel = FaultModel.BYZANTINE, window: int = 0, **signing: SigningRule
+) -> EngineSpec:
     return EngineSpec(
         name="scripted",
         version="1",
@@ -127,6 +129,7 @@ def scripted_spec(fault_model: FaultModel = FaultModel.BYZANTINE, **signing: Sig
         lane_key=lambda message: b"",
         commit_problem=lambda context, entry: "a bad proof" if entry.proof.links == b"bad" else None,
         signing=signing or {"vote": SigningRule(), "leave": SigningRule(guarded=False, raises_floor=0)},
+        window=lambda context: window,
     )
 
 

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from bftkit.core.checkpoint import CheckpointCertificate
-from bftkit.core.inputs import Stable, Synced
+from bftkit.core.inputs import Available, Stable, Synced
+from bftkit.core.log import CommitEntry, CommitProof
 from bftkit.core.outputs import Behind
 from bftkit.replica.inputs import PeerUp, SnapshotInstalled
 from bftkit.replica.messages import (
@@ -15,6 +16,7 @@ from bftkit.replica.messages import (
     FetchBodies,
     FetchCommits,
     FetchSnapshot,
+    OfferBodies,
     Progress,
     SnapshotAvailable,
     SnapshotChunk,
@@ -22,7 +24,17 @@ from bftkit.replica.messages import (
 )
 from bftkit.replica.outputs import InstallSnapshot
 from bftkit.replica.settings import ReplicaTuning
-from tests.replica.parts import Host, Net, batch_of, certified, checkpoint_at, envelope, open_session, settings_of
+from tests.replica.parts import (
+    Host,
+    Net,
+    batch_of,
+    certified,
+    checkpoint_at,
+    envelope,
+    open_session,
+    scripted_spec,
+    settings_of,
+)
 
 
 def host_of(own: int, **tuning) -> Host:
@@ -422,3 +434,54 @@ def test_a_state_that_the_application_refused_leads_to_another_attempt():
     assert host.replica.catch_up.download is None
     host.hear(2, offered(host, certificate=certified(checkpoint_at(12, 12))))
     assert host.replica.catch_up.download is not None
+
+
+# --- What was lost or forgotten --------------------------------------------------------------------------------------
+
+
+def test_whoever_asks_how_far_one_is_gets_an_answer_even_from_an_equal():
+    host = host_of(0)
+    host.start()
+    host.hear(1, Progress(0, 0, 0))
+    assert host.messages(Progress) == []
+    host.hear(1, Progress(0, 0, 0, asks=True))
+    assert host.messages(Progress) == [(1, Progress(0, 0, 0))]
+
+
+def test_a_member_that_has_not_been_heard_is_asked():
+    host = host_of(0)
+    host.start()
+    host.step(PeerUp(0, 1))
+    host.fire("replica/progress")
+    host.sent.clear()
+    host.fire("replica/progress")
+    assert host.messages(Progress) == [(1, Progress(0, 0, 0, asks=True))]
+
+
+def test_a_batch_that_was_decided_too_long_ago_to_prove_it_is_ordered_again_for_whoever_still_watches_it():
+    host = Host(settings_of(0, tuning=ReplicaTuning(snapshot_positions=4), spec=scripted_spec(window=8)))
+    host.start()
+    decide(host, 4)
+    body = batch_of(open_session(nonce=b"n" * 16), origin=2)
+    host.hear(2, body)
+    host.commit(body)
+    decide(host, 3)
+    make_stable(host, 4)
+    make_stable(host, 8)
+    host.hear(1, OfferBodies((body.ref,)))
+    assert [message.entries[0].refs for _, message in host.messages(Commits)] == [(body.ref,)]
+    host.replica.commits.trim(8)
+    host.hear(1, OfferBodies((body.ref,)))
+    assert host.engine.told(Available)[-1].refs == (body.ref,)
+    assert host.replica.mempool.uncommitted == (body.ref,)
+
+
+def test_a_proof_of_what_is_known_lets_the_body_go_with_the_next_snapshot():
+    host = host_of(1)
+    host.start()
+    decide(host, 3)
+    stale = batch_of(open_session(nonce=b"n" * 16), origin=2)
+    host.hear(2, stale)
+    host.hear(0, Commits((CommitEntry(2, (stale.ref,), CommitProof()),), 3))
+    assert host.replica.payloads.decided_at(stale.ref.digest) == 2
+    assert host.replica.mempool.uncommitted == ()

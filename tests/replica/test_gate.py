@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bftkit.core.outputs import Broadcast, CancelTimer, Send, SetTimer
 from bftkit.replica.gate import DurabilityGate
-from bftkit.replica.outputs import Append, Loopback, Report
+from bftkit.replica.outputs import Append, Forget, Loopback, Report
 
 
 class Disk:
@@ -133,3 +133,11 @@ def test_nothing_is_released_before_its_barrier_and_the_order_is_kept(steps):
         of_kind = [place for place in released if kinds[place] == kind]
         assert of_kind == sorted(of_kind)
         assert of_kind == [place for place, step in kinds.items() if step == kind], "each exactly once"
+
+
+def test_a_body_is_forgotten_at_once_lest_it_take_along_one_that_is_stored_again():
+    disk = Disk()
+    gate = DurabilityGate(disk.append, 0)
+    gate.offer([barrier()])
+    forget = Forget((b"digest",))
+    assert gate.offer([forget]) == [forget]

@@ -154,3 +154,24 @@ def test_the_oldest_index_is_the_lowest_one_even_where_a_body_was_stored_twice()
         payloads.recovered(body.ref, index)
     assert payloads.oldest_index == 5
     assert list(payloads.indices()) == [(OTHER.ref.digest, 5), (BODY.ref.digest, 8)]
+
+
+def test_a_batch_that_is_named_again_outlives_its_first_decision():
+    payloads = Payloads(0, 4)
+    held(payloads)
+    payloads.named_again(BODY.ref, 9)
+    payloads.decided(BODY.ref, 1)
+    payloads.named_again(BODY.ref, 9)
+    assert payloads.decided_at(BODY.ref.digest) == 1
+    assert payloads.forget_through(8) == ()
+    assert payloads.holds(BODY.ref)
+    assert payloads.forget_through(9) == (BODY.ref.digest,)
+
+
+def test_a_batch_that_waits_to_be_decided_once_more_is_not_forgotten():
+    payloads = Payloads(0, 4)
+    held(payloads)
+    payloads.decided(BODY.ref, 1)
+    payloads.undecided(BODY.ref)
+    assert not payloads.is_decided(BODY.ref.digest)
+    assert payloads.forget_through(99) == ()

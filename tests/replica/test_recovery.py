@@ -223,3 +223,17 @@ def test_a_stored_body_is_split_where_its_header_ends(number):
         assert (header, bytes(blob)) == (body.header, body.blob)
         assert open_body(header, blob).ref == body.ref
         assert msgspec.msgpack.decode(header)
+
+
+def test_what_was_let_go_before_a_restart_does_not_count_as_decided_after_it():
+    host = fresh(snapshot_positions=4)
+    execute_some(host, 8)
+    first = host.replica.commits.after(0, 1)
+    make_stable(host, 4)
+    make_stable(host, 8)
+    assert first is not None
+    digest = first[0].refs[0].digest
+    assert not host.replica.payloads.is_decided(digest)
+    again = host.restarted()
+    assert not again.replica.payloads.is_decided(digest)
+    assert all(ref.digest != digest for ref in again.uncommitted)

@@ -16,6 +16,9 @@ from bftkit.core.outputs import EngineOutput
 from bftkit.core.quorum import FaultModel
 from bftkit.core.statement import Claim
 
+MAX_WINDOW_CHECKPOINTS = 8
+"""Most checkpoint intervals that an engine's window may span."""
+
 Message_co = TypeVar("Message_co", covariant=True)
 
 
@@ -77,6 +80,11 @@ class SigningRule(msgspec.Struct, frozen=True):
     """Signing it in view v forbids guarded statements below view v + this number."""
 
 
+def widest_window(context: EngineContext) -> int:
+    """Return the length of a window that no engine exceeds: votes for checkpoints further up are not kept."""
+    return MAX_WINDOW_CHECKPOINTS * context.limits.checkpoint_interval
+
+
 class EngineSpec(msgspec.Struct, frozen=True):
     """How to host an engine: returned by the plugin hook `bftkit_engine()`.
 
@@ -107,5 +115,11 @@ class EngineSpec(msgspec.Struct, frozen=True):
     """Say why an entry's proof does not show that it is decided, or None; signatures are verified besides."""
     signing: Mapping[str, SigningRule]
     """For each kind of statement that the engine signs, what it does to later ones."""
+    window: Callable[[EngineContext], int] = widest_window
+    """How many positions above the newest stable checkpoint the engine may vote for.
+
+    A batch may be named again before its first decision is forgotten; bodies are kept for so many positions more,
+    lest one be let go that a vote still stands for.
+    """
     min_members: int = 1
     """Fewest members that the engine makes sense with."""

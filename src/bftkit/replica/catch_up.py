@@ -12,6 +12,7 @@ from bftkit.core.batch import BatchRef
 from bftkit.core.checkpoint import CheckpointCertificate
 from bftkit.core.ids import ReplicaIndex
 from bftkit.core.inputs import Stable, Synced
+from bftkit.core.log import CommitEntry
 from bftkit.core.outputs import Broadcast, Send, SetTimer
 from bftkit.replica.inputs import SnapshotInstalled
 from bftkit.replica.messages import (
@@ -157,33 +158,33 @@ def _tell_progress(replica: "Replica") -> None:
     state = replica.catch_up
     progress = own_progress(replica)
     unstable = replica.checkpoints.unstable_votes()
-    if progress != state.last_told or _somebody_differs(replica, progress) or unstable:
+    differing = [peer for peer in replica.settings.others if state.connected[peer] and state.claims[peer] != progress]
+    if progress != state.last_told or unstable:
         state.last_told = progress
         replica.emit(Broadcast(progress))
         for vote in unstable:
             replica.resend(vote)
-    if _somebody_differs(replica, progress) or unstable:
+    else:
+        # Their word may have been lost, and they have no reason of their own to repeat it.
+        asking = Progress(progress.position, progress.height, progress.stable, asks=True)
+        replica.emit(*(Send(peer, asking) for peer in differing))
+    if differing or unstable:
         arm_progress(replica)
-
-
-def _somebody_differs(replica: "Replica", progress: Progress) -> bool:
-    state = replica.catch_up
-    return any(state.connected[peer] and state.claims[peer] != progress for peer in replica.settings.others)
 
 
 def on_progress(replica: "Replica", sender: ReplicaIndex, message: Progress) -> None:
     """Compare with a peer: help it where it lags, be helped where it is ahead."""
     if sender == replica.own:
         return
-    replica.catch_up.claims[sender] = message
+    claim = replica.catch_up.claims[sender] = Progress(message.position, message.height, message.stable)
     own = own_progress(replica)
-    if message.position < own.position or message.stable < own.stable:
+    if message.asks or message.position < own.position or message.stable < own.stable:
         replica.emit(Send(sender, own))
     if message.stable < own.stable and replica.checkpoints.stable.certificate is not None:
         replica.emit(Send(sender, StableCheckpoint(replica.checkpoints.stable)))
     if message.position > own.position:
         _arm(replica, SYNC_TIMER, replica.settings.tuning.sync_grace_ms)
-    if message != own:
+    if claim != own:
         arm_progress(replica)
 
 
@@ -230,13 +231,20 @@ def _on_fetch_commits(replica: "Replica", sender: ReplicaIndex, message: FetchCo
         replica.emit(Send(sender, SnapshotAvailable(*replica.snapshot)))
 
 
-def prove_decided(replica: "Replica", sender: ReplicaIndex, refs: list[BatchRef]) -> None:
-    """Answer the offer of a batch that was decided long ago with the proof of it."""
-    positions = {replica.payloads.decided_at(ref.digest) for ref in refs}
-    for position in sorted(position for position in positions if position is not None):
-        entries = replica.commits.after(position - 1, 1)
-        if entries:
-            replica.emit(Send(sender, Commits(entries, replica.commits.position)))
+def prove_decided(replica: "Replica", sender: ReplicaIndex, refs: list[BatchRef]) -> list[BatchRef]:
+    """Answer the offer of batches that were decided long ago with the proof of it; return those without one."""
+    unproven: list[BatchRef] = []
+    proving: dict[int, CommitEntry] = {}
+    for ref in refs:
+        position = replica.payloads.decided_at(ref.digest)
+        entries = replica.commits.after(position - 1, 1) if position is not None else None
+        if entries and ref in entries[0].refs:
+            proving[entries[0].position] = entries[0]
+        else:
+            unproven.append(ref)
+    for position in sorted(proving):
+        replica.emit(Send(sender, Commits((proving[position],), replica.commits.position)))
+    return unproven
 
 
 def _on_commits(replica: "Replica", sender: ReplicaIndex, message: Commits) -> None:
@@ -252,6 +260,7 @@ def _on_commits(replica: "Replica", sender: ReplicaIndex, message: Commits) -> N
             refs.extend(ref for ref in entry.refs if replica.payloads.is_known(ref.digest))
             for ref in entry.refs:
                 replica.mempool.committed(ref)
+                replica.payloads.decided(ref, entry.position)
         elif entry.position == replica.commits.position + 1:
             replica.decide(entry)
             refs.extend(entry.refs)

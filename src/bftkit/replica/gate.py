@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from bftkit.core.outputs import Broadcast, CancelTimer, Send, SetTimer
-from bftkit.replica.outputs import Append, Loopback, ReplicaOutput
+from bftkit.replica.outputs import Append, Forget, Loopback, ReplicaOutput
 
 
 class DurabilityGate:
@@ -77,6 +77,7 @@ class DurabilityGate:
 
 def _may_pass(output: ReplicaOutput) -> bool:
     """Say whether an output is invisible outside, or was declared harmless by its author."""
-    if isinstance(output, SetTimer | CancelTimer):
+    # A body that is forgotten late would take one with it that was stored again meanwhile, for appends never wait.
+    if isinstance(output, SetTimer | CancelTimer | Forget):
         return True
     return isinstance(output, Send | Broadcast) and output.early

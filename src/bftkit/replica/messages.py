@@ -58,6 +58,8 @@ class Progress(ReplicaMessage, frozen=True, tag="progress"):
     position: int
     height: int
     stable: int
+    asks: bool = False
+    """Whether the sender wants to hear the same in return: it has not, or what it heard differs."""
 
 
 class FetchCommits(ReplicaMessage, frozen=True, tag="fetch-commits"):

@@ -40,7 +40,17 @@ class _Wanted:
 class Payloads:
     """References of bodies by where they are."""
 
-    __slots__ = ("_decided_at", "_everyone", "_held", "_index", "_offered", "_own", "_storing", "_wanted")
+    __slots__ = (
+        "_decided_at",
+        "_everyone",
+        "_held",
+        "_index",
+        "_keep_through",
+        "_offered",
+        "_own",
+        "_storing",
+        "_wanted",
+    )
 
     def __init__(self, own: ReplicaIndex, members: int) -> None:
         self._own = own
@@ -50,6 +60,7 @@ class Payloads:
         self._wanted: dict[bytes, _Wanted] = {}
         self._index: dict[bytes, int] = {}
         self._decided_at: dict[bytes, int] = {}
+        self._keep_through: dict[bytes, int] = {}
         self._offered = [0] * members
 
     def holds(self, ref: BatchRef) -> bool:
@@ -163,6 +174,16 @@ class Payloads:
         """Note where a batch was decided; it stays until a durable snapshot lies above."""
         self._decided_at[ref.digest] = position
 
+    def named_again(self, ref: BatchRef, position: int) -> None:
+        """Keep a batch that was decided up to a later position: it may be decided there once more."""
+        if ref.digest in self._decided_at:
+            self._keep_through[ref.digest] = position
+
+    def undecided(self, ref: BatchRef) -> None:
+        """Forget that a batch was decided: it waits to be decided once more."""
+        self._decided_at.pop(ref.digest, None)
+        self._keep_through.pop(ref.digest, None)
+
     def is_decided(self, digest: bytes) -> bool:
         """Say whether a batch was decided at a position that is still remembered."""
         return digest in self._decided_at
@@ -173,9 +194,15 @@ class Payloads:
 
     def forget_through(self, position: int) -> tuple[bytes, ...]:
         """Let go of what was decided at or below a position; return the digests."""
-        gone = [digest for digest, decided in self._decided_at.items() if decided <= position]
+        keep = self._keep_through
+        gone = [
+            digest
+            for digest, decided in self._decided_at.items()
+            if decided <= position and keep.get(digest, 0) <= position
+        ]
         for digest in gone:
             del self._decided_at[digest]
+            keep.pop(digest, None)
             self._held.pop(digest, None)
             self._storing.pop(digest, None)
             self._settle(digest)

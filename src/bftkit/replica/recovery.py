@@ -60,6 +60,9 @@ def recover(
     stable = max(reached, key=lambda certificate: certificate.position)
     engine = settings.spec.build(settings.context, settings.genesis, stable, history.engine_records)
     history.guard.stable(stable.position)
+    uncommitted = history.uncommitted()
+    # What was let go once must not count as decided because its record happens to be in the log still.
+    history.payloads.forget_through(base.position - settings.window)
     replica = Replica(
         settings,
         engine,
@@ -71,7 +74,7 @@ def recover(
     )
     replica.step_index = history.step_index if history.step_index is not None else next_index
     replica.snapshot = snapshot
-    return Recovered(replica, history.uncommitted())
+    return Recovered(replica, uncommitted)
 
 
 class _History:

@@ -79,6 +79,8 @@ class Replica:
         self._out: list[ReplicaOutput] = []
         self._engine_inputs: deque[EngineInput] = deque()
         self._fetching = False
+        self._asked: dict[bytes, BatchRef] = {}
+        """Bodies that the engine waits for: it hears of their arrival even when they were decided meanwhile."""
         self._view = -1
         self._handlers: dict[type[Any], Callable[[Any], None]] = {
             Received: self._on_received,
@@ -291,8 +293,14 @@ class Replica:
     def want(self, refs: tuple[BatchRef, ...], sources: tuple[ReplicaIndex, ...]) -> None:
         """Fetch bodies; those held already are made available to the engine at once."""
         here = tuple(ref for ref in refs if self.payloads.holds(ref))
+        for ref in refs:
+            # Should it have been decided, it must outlive whatever the engine now needs it for.
+            self.payloads.named_again(ref, self.commits.position + self.settings.window)
         if here:
             self.tell_engine(Available(self.now, here))
+        for ref in refs:
+            if not self.payloads.holds(ref):
+                self._asked[ref.digest] = ref
         self._fetch(refs, sources)
 
     def _fetch(self, refs: tuple[BatchRef, ...], sources: tuple[ReplicaIndex, ...]) -> None:
@@ -331,7 +339,14 @@ class Replica:
         arrived = self.payloads.durable(event.refs)
         if not arrived:
             return
-        self.tell_engine(Available(self.now, arrived))
+        # What was decided meanwhile concerns the engine only where it asked for it: anything else would be a new batch.
+        news = tuple(
+            ref
+            for ref in arrived
+            if self._asked.pop(ref.digest, None) is not None or not self.payloads.is_decided(ref.digest)
+        )
+        if news:
+            self.tell_engine(Available(self.now, news))
         self.execute_ready()
 
     def _on_fetch_bodies(self, sender: ReplicaIndex, message: FetchBodies) -> None:
@@ -342,8 +357,7 @@ class Replica:
 
     def _on_offer_bodies(self, sender: ReplicaIndex, message: OfferBodies) -> None:
         decided = [ref for ref in message.refs if self.payloads.is_decided(ref.digest)]
-        if decided:
-            catch_up.prove_decided(self, sender, decided)
+        self._order_again(catch_up.prove_decided(self, sender, decided))
         unknown = tuple(
             ref
             for ref in message.refs
@@ -353,6 +367,15 @@ class Replica:
         if room:
             self.emit(*self.payloads.want_offered(room, sender))
             self._arm_fetch()
+
+    def _order_again(self, refs: list[BatchRef]) -> None:
+        """Have batches ordered once more that were decided too long ago to prove it: nothing executes twice."""
+        held = tuple(ref for ref in refs if self.payloads.holds(ref) and self.mempool.has_room(ref))
+        for ref in held:
+            self.payloads.undecided(ref)
+            self.mempool.add(ref)
+        if held:
+            self.tell_engine(Available(self.now, held))
 
     def _on_submitted(self, event: events.Submitted) -> None:
         retry_ms = self.settings.tuning.progress_ms
@@ -434,9 +457,13 @@ class Replica:
         self.trim(event.certificate.position)
 
     def trim(self, position: int) -> None:
-        """Let go of everything that a durable snapshot at a position makes unnecessary."""
-        self.commits.trim(position)
-        gone = self.payloads.forget_through(position)
+        """Let go of everything that a durable snapshot at a position makes unnecessary.
+
+        A window's length is kept besides: the engine may have voted for a proposal that names a batch again.
+        """
+        kept_from = position - self.settings.window
+        self.commits.trim(kept_from)
+        gone = self.payloads.forget_through(kept_from)
         if gone:
             self.emit(Forget(gone))
         needed = [self.step_index, self.payloads.oldest_index, self.commits.oldest_record]

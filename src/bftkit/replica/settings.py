@@ -56,6 +56,8 @@ class ReplicaSettings:
         self.domain = genesis.domain()
         self.epoch = genesis.config.epoch
         self.context = EngineContext(own, self.membership, options, self.limits)
+        self.window = spec.window(self.context)
+        """Positions above the newest stable checkpoint that the engine may vote for."""
 
     @property
     def others(self) -> tuple[ReplicaIndex, ...]:

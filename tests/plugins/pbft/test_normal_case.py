@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from bftkit.core.inputs import Available, Received
+from bftkit.core.inputs import Available, Received, Synced
 from bftkit.core.outputs import Accuse, Behind, Broadcast, Commit, Persist, Reject, Want
 from bftkit_pbft.messages import (
     Accepted,
@@ -238,7 +238,15 @@ def test_a_pre_prepare_that_contradicts_a_new_view_is_rejected():
 
 def test_a_late_body_of_a_committed_batch_is_not_a_new_batch():
     backup = Lone(own=0)
-    backup.order(1, A)
+    backup.hear(0, PrePrepare(0, 1, (A,)))
+    backup.step(Synced(backup.now, 1, (A,), None))
     backup.state.drop_through(1)
     assert not sent(backup.have(A), PrePrepare)
     assert not backup.state.watch_count
+
+
+def test_a_batch_that_is_announced_again_after_it_was_forgotten_is_ordered_again():
+    primary = Lone(own=0)
+    primary.order(1, A)
+    primary.state.drop_through(1)
+    assert [one.refs for one in sent(primary.have(A), PrePrepare)] == [(A,)]
