@@ -28,13 +28,16 @@ PR_SET_PDEATHSIG = 1
 """From linux/prctl.h: which signal to get when the parent dies."""
 GC_THRESHOLD = 50_000
 """Objects between two collections: what a node makes in its loop has no cycles."""
+SWITCH_INTERVAL_S = 0.0005
+"""How long the application's thread may keep the interpreter from the consensus loop, which gives it up at each read,
+write and sync; Python's own 5 ms would add up to most of a batch's latency."""
 
 Log = Callable[..., None]
 """Takes the name of an event and its fields."""
 
 
 def load_application(name: str) -> StateMachine:
-    """Return a new state machine of the class that "package.module:Class" names; ConfigurationError where that fails."""
+    """Return a new state machine of the class "package.module:Class"; ConfigurationError where that fails."""
     module, _, attribute = name.partition(":")
     if "" not in sys.path:
         # As with `python -m`, an application may stand in the folder that the node is started in.
@@ -59,6 +62,7 @@ def run_node(path: str | Path, log: Log) -> None:
     file = node_file(path)
     config = load_node_config(file, LazyEngines())
     application = load_application(config.genesis.cluster.application)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     anyio.run(_serve, config, application, log, backend_options={"use_uvloop": _use_uvloop(config)})
 
 
