@@ -262,6 +262,11 @@ class SimulatedDisk:
         """
         self._failures += [(operation, path)] * count
 
+    def no_more_faults(self) -> None:
+        """Forget the failures and the crash that were to come."""
+        self._failures.clear()
+        self._crash_countdown = -1
+
     def overwrite(self, path: str, offset: int, data: bytes) -> None:
         """Change what is on the disk behind everybody's back, as rot and misdirected writes do."""
         file = self._require(path)

@@ -1,0 +1,53 @@
+"""Virtual time: a heap of events in whole microseconds, and clocks that read it."""
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any
+
+
+class EventHeap:
+    """What is going to happen, in order of time and, at one time, of having been scheduled."""
+
+    __slots__ = ("_heap", "_order", "now_us", "taken")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._order = 0
+        self.now_us = 0
+        """Virtual time."""
+        self.taken = 0
+        """Events that have happened."""
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def after(self, delay_us: int, function: Callable[..., None], *arguments: Any) -> None:
+        """Let something happen in so many microseconds."""
+        self._order += 1
+        heappush(self._heap, (self.now_us + delay_us, self._order, function, arguments))
+
+    def run(self, until_us: int, stop: Callable[[], bool] | None = None) -> bool:
+        """Let events happen up to a time, or until `stop` says so after one of them; say whether it did."""
+        heap = self._heap
+        while heap and heap[0][0] <= until_us:
+            self.now_us, _, function, arguments = heappop(heap)
+            self.taken += 1
+            function(*arguments)
+            if stop is not None and stop():
+                return True
+        self.now_us = max(self.now_us, until_us)
+        return False
+
+
+class VirtualClock:
+    """One member's monotonic clock: virtual time from a start of its own, in milliseconds."""
+
+    __slots__ = ("_events", "_offset_us")
+
+    def __init__(self, events: EventHeap, offset_ms: int) -> None:
+        self._events = events
+        self._offset_us = offset_ms * 1_000
+
+    def now_ms(self) -> int:
+        """Return milliseconds since this clock's start."""
+        return (self._events.now_us + self._offset_us) // 1_000
