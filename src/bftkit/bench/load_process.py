@@ -6,10 +6,13 @@ import queue
 import subprocess
 import sys
 import threading
+from functools import partial
 from typing import IO, Any
 
 import msgspec
 
+from bftkit.bench import load
+from bftkit.bench.forked import ForkedProcess, can_fork
 from bftkit.bench.load import LoadConfig
 from bftkit.errors import NotReady
 
@@ -21,21 +24,24 @@ class LoadProcess:
 
     def __init__(self, config: LoadConfig) -> None:
         encoded = msgspec.json.encode(msgspec.structs.replace(config, parent=os.getpid())).decode()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "bftkit.bench.load", encoded],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
+        reading, writing = os.pipe()
+        if can_fork():
+            run = partial(load.main, [encoded])
+            self._process: ForkedProcess | subprocess.Popen[bytes] = ForkedProcess(run, stdout=writing, stderr=2)
+        else:
+            command = [sys.executable, "-m", "bftkit.bench.load", encoded]
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=writing, start_new_session=True)
+        os.close(writing)
         self._lines: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self.events: dict[str, dict[str, Any]] = {}
         """The newest event of each name."""
-        self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
+        self._reader = threading.Thread(target=self._read, args=(os.fdopen(reading, "rb"),), daemon=True)
         self._reader.start()
 
     def _read(self, lines: IO[bytes]) -> None:
-        for line in lines:
-            self._lines.put(json.loads(line))
+        with lines:
+            for line in lines:
+                self._lines.put(json.loads(line))
         self._lines.put(None)
 
     def __enter__(self) -> "LoadProcess":
@@ -46,8 +52,6 @@ class LoadProcess:
             self._process.kill()
         self._process.wait(END_TIMEOUT_S)
         self._reader.join(END_TIMEOUT_S)
-        if self._process.stdout is not None:
-            self._process.stdout.close()
 
     def next_event(self, timeout: float) -> dict[str, Any] | None:
         """Return the next event, or None where none came in time; NotReady once the generator has failed or ended."""

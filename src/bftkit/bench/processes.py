@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import msgspec
 
+from bftkit.bench.forked import ForkedProcess, can_fork
 from bftkit.config import NODE_FILE
 from bftkit.errors import ConfigurationError
+from bftkit.runtime import node_process
 
 PID_FILE = "node.pid"
 """In a node's folder: the process that runs it."""
@@ -105,7 +108,7 @@ class NodeProcess:
         self.folder = folder
         self.name = folder.name
         self._detached = detached
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | ForkedProcess | None = None
 
     @property
     def pid(self) -> int:
@@ -126,12 +129,25 @@ class NodeProcess:
         """Start it; unless it is detached, it dies with this process."""
         if read_record(self.folder) is not None:
             raise ConfigurationError(f"{self.folder} is running already")
-        parent = [] if self._detached else ["--parent", str(os.getpid())]
-        command = [sys.executable, "-m", "bftkit.runtime.node_process", *parent, str(self.folder)]
         with (self.folder / LOG_FILE).open("ab") as log:
-            self._process = _spawn(command, stderr=log)
+            if not self._detached and can_fork():
+                run = partial(node_process.main, [str(self.folder)])
+                self._process = ForkedProcess(run, stdout=log.fileno(), stderr=log.fileno())
+            else:
+                self._process = self._spawn(log)
         record = record_of(self._process.pid)
         (self.folder / PID_FILE).write_bytes(msgspec.json.encode(record))
+
+    def _spawn(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Start it from scratch, in a session of its own: the terminal's Ctrl-C is for this process alone."""
+        parent = [] if self._detached else ["--parent", str(os.getpid())]
+        return subprocess.Popen(
+            [sys.executable, "-m", "bftkit.runtime.node_process", *parent, str(self.folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            start_new_session=True,
+        )
 
     def signal(self, number: int) -> None:
         """Send a signal, if it runs."""
@@ -147,13 +163,6 @@ class NodeProcess:
                 return False
             (self.folder / PID_FILE).unlink(missing_ok=True)
         return True
-
-
-def _spawn(command: list[str], *, stderr: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start a process of its own session, so that the terminal's Ctrl-C reaches this process alone."""
-    return subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True
-    )
 
 
 class LocalCluster:
@@ -199,8 +208,3 @@ def stop_recorded(directory: Path) -> list[str]:
         record.signal(signal.SIGKILL)
         (folder / PID_FILE).unlink(missing_ok=True)
     return [folder.name for folder, _ in running]
-
-
-def worst_exit(nodes: Any) -> int:
-    """Return the exit code to end with when nodes have ended by themselves."""
-    return max((abs(node.exit_code) for node in nodes if node.exit_code), default=0)

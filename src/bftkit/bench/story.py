@@ -23,6 +23,8 @@ KILL_AT_S = 3.0
 RESTART_AT_S = 6.0
 BEFORE_AND_AFTER_S = 4.0
 """What start, drain and verdict take of the whole, in seconds."""
+WORTH_A_LINE_MS = 300
+"""A pause between commits that is told."""
 PATIENCE_S = 45.0
 """How long the load may take longer than it should before the demonstration is given up."""
 CAUGHT_UP_WITHIN = 64
@@ -125,7 +127,7 @@ class Story:
         match event["event"]:
             case "first_commit":
                 self._tell(at, "first commit")
-            case "resumed" if self._killed_at:
+            case "resumed" if self._killed_at and event["after_ms"] >= WORTH_A_LINE_MS:
                 self._tell(at, f"~ commits again{self._new_leader()} · no commit for {event['after_ms']} ms")
             case "progress":
                 self._rate = event["throughput_tx_s"]

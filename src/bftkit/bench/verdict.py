@@ -4,18 +4,34 @@ Everything here is read from the replicas, and believed only where enough of the
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import msgspec
 
 from bftkit.batteries.kv import get, result
 from bftkit.bench.workload import Lane, counted, counter_key, expected_root
-from bftkit.runtime.client import Client
 
 POLL_S = 0.1
 """Pause between two looks at whether the replicas have come to rest."""
 QUERIES_AT_ONCE = 64
+
+
+class Replicas(Protocol):
+    """What is asked of the replicas; a `Client` does it."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The members' names, by index."""
+        ...
+
+    async def status(self, *, timeout: float) -> list[dict[str, Any]]:
+        """Return what each says about itself."""
+        ...
+
+    async def query(self, request: bytes, /) -> bytes:
+        """Return the answer that enough of them give."""
+        ...
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -39,7 +55,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 async def judge(
-    client: Client, lanes: Sequence[Lane], unknown: set[int], payload_bytes: int, settle_s: float
+    client: Replicas, lanes: Sequence[Lane], unknown: set[int], payload_bytes: int, settle_s: float
 ) -> Verdict:
     """Look at all replicas once they have come to rest, or after `settle_s` seconds.
 
@@ -56,7 +72,7 @@ async def judge(
     return Verdict(lost, duplicated, equal, len(unknown) * envelope, agreeing)
 
 
-async def _settled(client: Client, settle_s: float) -> list[tuple[int, str] | None]:
+async def _settled(client: Replicas, settle_s: float) -> list[tuple[int, str] | None]:
     """Return each member's height and root, once all are equal or the time is up."""
     states: list[tuple[int, str] | None] = []
     with anyio.move_on_after(settle_s):
@@ -72,7 +88,7 @@ def _state(status: dict[str, Any]) -> tuple[int, str] | None:
     return None if "error" in status else (status["applied"], status["state_root"])
 
 
-async def _count(client: Client, lanes: Sequence[Lane], unknown: set[int], payload_bytes: int) -> tuple[int, int]:
+async def _count(client: Replicas, lanes: Sequence[Lane], unknown: set[int], payload_bytes: int) -> tuple[int, int]:
     """Count from the counters, and from the last puts of each lane, what is missing or too much."""
     lost = duplicated = 0
     waiting = list(lanes)
@@ -96,7 +112,7 @@ async def _count(client: Client, lanes: Sequence[Lane], unknown: set[int], paylo
     return lost, duplicated
 
 
-async def _missing_puts(client: Client, lane: Lane) -> int:
+async def _missing_puts(client: Replicas, lane: Lane) -> int:
     """Count the keys of a lane that do not hold what its last answered envelope put there."""
     missing = 0
     for command in lane.last():

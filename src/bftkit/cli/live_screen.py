@@ -20,7 +20,6 @@ class LiveScreen:
         self._live = Live(console=self._console, refresh_per_second=REFRESHES_PER_S, transient=True)
 
     def __enter__(self) -> Self:
-        self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -31,7 +30,8 @@ class LiveScreen:
         self._live.console.print(Text(f" t={at:4.1f}s  {text}" if at else text))
 
     def show(self, at: float, status: Sequence[dict[str, Any]], rate: float) -> None:
-        """Renew the table."""
+        """Renew the table; the first time starts the thread that draws it, once all processes are there."""
+        self._live.start()
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for column in ("replica", "view", "leader", "height", "applied", "state root"):
             table.add_column(column, style="dim")

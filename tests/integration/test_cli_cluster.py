@@ -1,0 +1,182 @@
+"""The command line against real processes: what a newcomer, an operator and a benchmarker type."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from bftkit.bench.processes import read_record
+
+pytestmark = [pytest.mark.processes, pytest.mark.network, pytest.mark.timeout(120)]
+
+COMMAND = [sys.executable, "-c", "from bftkit.cli.main import main; main()"]
+
+
+def bftkit(*arguments, **options):
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=90, **options
+    )
+
+
+def document_of(done, code=0):
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout)
+
+
+@contextmanager
+def started(*arguments, **options):
+    process = subprocess.Popen([*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, text=True, **options)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def children_of(pid):
+    """List the processes whose parent this one is."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            found.append(int(path.parent.name))
+    return found
+
+
+def running(folder):
+    """Return the process of a node that runs."""
+    record = read_record(folder)
+    assert record is not None
+    return record
+
+
+def wait_until(condition, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("cluster") / "net"
+    assert bftkit("testnet", "new", directory, "--base-port", "0").returncode == 0
+    up = document_of(bftkit("up", directory, "--detach", "--json"))
+    assert up["answering"] == 4
+    yield directory
+    assert set(document_of(bftkit("down", directory, "--json"))["stopped"]) <= {"n0", "n1", "n2", "n3"}
+
+
+def test_an_operators_morning(net):
+    environment = {**os.environ, "BFTKIT_CLUSTER": str(net)}
+    first = document_of(bftkit("submit", "put", "colour", "blue", "--json", env=environment))
+    assert first["result"] == "ok"
+    second = document_of(bftkit("submit", "--json", "add", "n", "-5", env=environment))
+    assert second["result"] == "ok: -5"
+    assert second["height"] > first["height"] >= 1
+    assert document_of(bftkit("query", "get", "colour", "--json", env=environment))["result"] == "ok: blue"
+    refused = bftkit("submit", "fly", "--json", env=environment)
+    assert document_of(refused, 1)["kind"] == "Rejected"
+
+    replicas = document_of(bftkit("cluster", "status", "--json", env=environment))["replicas"]
+    wanted = {"id", "engine", "epoch", "view", "leader", "height", "applied", "state_root", "waiting_for"}
+    assert [replica["id"] for replica in replicas] == ["n0", "n1", "n2", "n3"]
+    assert all(wanted <= replica.keys() for replica in replicas)
+    assert {replica["tls"] for replica in replicas} == {True}
+    explained = document_of(bftkit("cluster", "explain", "--json", env=environment))["replicas"]
+    assert len(explained) == 4
+    assert bftkit("up", net, "--detach").returncode == 2
+
+
+def test_one_node_may_be_killed_and_comes_back(net):
+    record = running(net / "n1")
+    record.signal(signal.SIGKILL)
+    wait_until(lambda: not record.is_alive)
+    assert document_of(bftkit("submit", "put", "after", "kill", "--json", "--cluster", net))["result"] == "ok"
+    replicas = document_of(bftkit("cluster", "status", "--json", "--cluster", net))["replicas"]
+    assert [("error" in replica) for replica in replicas] == [False, True, False, False]
+    with started("node", "run", net / "n1", stderr=subprocess.PIPE) as node:
+        line = next(line for line in node.stderr if '"ready"' in line)
+        assert json.loads(line)["node"] == "n1"
+
+        def is_equal():
+            found = document_of(bftkit("cluster", "status", "--json", "--cluster", net))["replicas"]
+            return len({(replica.get("applied"), replica.get("state_root")) for replica in found}) == 1
+
+        wait_until(is_equal, 20)
+        node.send_signal(signal.SIGTERM)
+        assert node.wait(10) == 0
+
+
+def test_up_in_the_foreground_leaves_nothing_behind(tmp_path):
+    directory = tmp_path / "net"
+    assert bftkit("testnet", "new", directory, "--base-port", "0").returncode == 0
+    with started("up", directory) as up:
+        assert up.stdout.readline() == "4 of 4 nodes answer\n"
+        nodes = [running(directory / f"n{index}") for index in range(4)]
+        assert sorted(children_of(up.pid)) == sorted(node.pid for node in nodes)
+        up.send_signal(signal.SIGINT)
+        assert up.wait(15) == 0
+    assert not any(node.is_alive for node in nodes)
+    assert not list(directory.glob("*/node.pid"))
+
+
+def test_the_demo_ends_in_a_verdict(tmp_path):
+    began = time.monotonic()
+    done = bftkit("demo", "--json", "--seconds", "8", env={**os.environ, "TMPDIR": str(tmp_path)})
+    figures = document_of(done)
+    assert time.monotonic() - began < 30
+    assert (figures["verdict"], figures["lost"], figures["duplicated"], figures["equal_state"]) == ("ok", 0, 0, True)
+    assert figures["committed"] > 1000
+    assert figures["throughput_tx_s"] > 0
+    assert figures["first_commit_s"] > 0
+    assert figures["leader_kill"]["leader"] == "n0"
+    assert 0 < figures["leader_kill"]["commit_gap_ms"] <= 3000
+    assert (figures["engine"], figures["swapped_to"], figures["swap"]) == ("pbft", None, None)
+    assert (figures["replicas"], figures["processes"], figures["tls"]) == (4, 4, True)
+    assert isinstance(figures["fsync"], bool)
+    assert "killed leader n0" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_leaves_no_process_and_no_file(tmp_path):
+    with started("demo", env={**os.environ, "TMPDIR": str(tmp_path)}) as demo:
+        wait_until(lambda: len(children_of(demo.pid)) == 5)
+        children = children_of(demo.pid)
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(15) == 1
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_demo_leaves_no_process(tmp_path):
+    with started("demo", env={**os.environ, "TMPDIR": str(tmp_path)}) as demo:
+        wait_until(lambda: len(children_of(demo.pid)) == 5)
+        children = children_of(demo.pid)
+        demo.kill()
+        wait_until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+
+
+@pytest.mark.parametrize("more", [["--submit", "single", "--outstanding", "200"], ["--rate", "2000"]])
+def test_bench_run_reports_and_judges(tmp_path, more):
+    done = bftkit("bench", "run", "--seconds", "1", "--json", "--dir", tmp_path, *more)
+    document = document_of(done)
+    (run,) = document["runs"]
+    assert (run["lost"], run["duplicated"], run["equal_state"]) == (0, 0, True)
+    assert run["throughput_tx_s"] > 100
+    assert run["latency_ms"]["p50"] <= run["latency_ms"]["p999"] <= run["latency_ms"]["max"]
+    assert run["messages_per_block"] > 0
+    assert run["cpu_s_per_1000_tx"] > 0
+    assert run["rate"] == (2000.0 if "--rate" in more else None)
+    assert document["environment"]["file_system"]
+    assert "tx/s" in done.stderr
+    assert list(tmp_path.iterdir()) == []
