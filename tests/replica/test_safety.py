@@ -60,6 +60,10 @@ def test_nothing_lowers_the_floor():
     guard.admit(Statement("leave", 6, 0, A))
     assert guard.admit(Statement("leave", 3, 0, A)) is not None
     assert guard.floor == 7
+    loose = SigningGuard({"give up": SigningRule(guarded=False, raises_floor=0)})
+    loose.admit(Statement("give up", 6, 9, A))
+    assert loose.admit(Statement("give up", 3, 8, A)) is not None
+    assert loose.floor == 6
 
 
 def test_what_was_signed_may_be_said_again_below_the_floor():

@@ -156,6 +156,19 @@ def test_the_least_recently_used_session_goes_first_then_the_lowest_id():
     assert sessions.open(b"k", bytes([1]), 4, 0).id == (4, 0), "an expired session is opened anew, elsewhere"
 
 
+def test_a_table_that_was_replaced_evicts_by_what_it_holds_now():
+    sessions, other = table(), table()
+    for index in range(3):
+        sessions.open(b"k", bytes([index]), 1 + index, 0)
+    sessions.open(b"k", b"x", 9, 0)
+    for nonce, height in ((b"a", 0), (bytes([1]), 2), (bytes([2]), 3)):
+        other.open(b"k", nonce, height, 0)
+    sessions.load(other.dump())
+    sessions.open(b"k", b"y", 10, 0)
+    assert sessions.get((0, 0)) is None
+    assert sessions.get((2, 0)) is not None
+
+
 def test_when_all_were_used_at_this_height_the_lowest_id_goes():
     sessions = table()
     for index in range(5):
