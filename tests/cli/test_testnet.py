@@ -45,7 +45,7 @@ def test_five_mistakes_are_told_at_once(net, capsys):
     for key, wrong in [
         ("name", 'name = "n9"'),
         ("lanes", "lanes = 7"),
-        ("workers", "wrokers = 0"),
+        ("workers", "worker = 0"),
         ("outbox_bytes", 'outbox_bytes = "many"'),
         ("uvloop", "uvloop = 1"),
     ]:
