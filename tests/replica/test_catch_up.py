@@ -458,6 +458,16 @@ def test_a_member_that_has_not_been_heard_is_asked():
     assert host.messages(Progress) == [(1, Progress(0, 0, 0, asks=True))]
 
 
+def test_two_of_whom_each_is_ahead_in_something_do_not_answer_each_other_for_ever():
+    host = host_of(0)
+    host.start()
+    decide(host, 8)
+    make_stable(host, 4)
+    for _ in range(3):
+        host.hear(1, Progress(7, 7, 8))
+    assert len(host.messages(Progress)) == 1
+
+
 def test_a_batch_that_was_decided_too_long_ago_to_prove_it_is_ordered_again_for_whoever_still_watches_it():
     host = Host(settings_of(0, tuning=ReplicaTuning(snapshot_positions=4), spec=scripted_spec(window=8)))
     host.start()

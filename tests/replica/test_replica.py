@@ -51,7 +51,6 @@ from tests.replica.parts import (
     envelope,
     open_session,
     refusals,
-    scripted_spec,
     settings_of,
 )
 
@@ -490,31 +489,3 @@ def test_a_snapshot_whose_position_was_passed_over_is_taken_again():
     host.hear(1, StableCheckpoint(certified(votes[12].checkpoint)))
     assert host.saved is not None
     assert host.saved[0].position == 12
-
-
-def test_the_engine_hears_of_a_body_that_was_decided_meanwhile_only_if_it_asked_for_it():
-    asked, other = body_of("asked"), body_of("other")
-    host = Host(settings_of())
-    host.start()
-    host.do(Want((asked.ref,), (1,)))
-    host.commit(asked, other)
-    host.hear(1, other)
-    host.hear(1, asked)
-    assert [event.refs for event in host.engine.told(Available)] == [(asked.ref,)]
-
-
-def test_bodies_are_kept_a_window_longer_than_their_decision_for_they_may_be_named_again():
-    host = Host(settings_of(tuning=ReplicaTuning(snapshot_positions=4), spec=scripted_spec(window=8)))
-    host.start()
-    body = body_of("early")
-    host.hear(1, body)
-    host.commit(body)
-    for number in range(11):
-        other = body_of(f"other {number}")
-        host.hear(1, other)
-        host.commit(other)
-    for position, kept in ((4, True), (8, True), (12, False)):
-        own = host.replica.checkpoints.own_checkpoint(position)
-        assert own is not None
-        host.hear(2, StableCheckpoint(certified(own)))
-        assert host.replica.payloads.holds(body.ref) is kept

@@ -159,15 +159,15 @@ def _tell_progress(replica: "Replica") -> None:
     progress = own_progress(replica)
     unstable = replica.checkpoints.unstable_votes()
     differing = [peer for peer in replica.settings.others if state.connected[peer] and state.claims[peer] != progress]
-    if progress != state.last_told or unstable:
+    if progress != state.last_told:
         state.last_told = progress
         replica.emit(Broadcast(progress))
-        for vote in unstable:
-            replica.resend(vote)
     else:
         # Their word may have been lost, and they have no reason of their own to repeat it.
         asking = Progress(progress.position, progress.height, progress.stable, asks=True)
         replica.emit(*(Send(peer, asking) for peer in differing))
+    for vote in unstable:
+        replica.resend(vote)
     if differing or unstable:
         arm_progress(replica)
 
@@ -176,11 +176,15 @@ def on_progress(replica: "Replica", sender: ReplicaIndex, message: Progress) -> 
     """Compare with a peer: help it where it lags, be helped where it is ahead."""
     if sender == replica.own:
         return
-    claim = replica.catch_up.claims[sender] = Progress(message.position, message.height, message.stable)
+    claim = Progress(message.position, message.height, message.stable)
+    is_news = claim != replica.catch_up.claims[sender]
+    replica.catch_up.claims[sender] = claim
     own = own_progress(replica)
-    if message.asks or message.position < own.position or message.stable < own.stable:
+    # Two of whom each is ahead in something would answer each other's answers for ever.
+    answers = message.asks or is_news
+    if message.asks or (is_news and (claim.position < own.position or claim.stable < own.stable)):
         replica.emit(Send(sender, own))
-    if message.stable < own.stable and replica.checkpoints.stable.certificate is not None:
+    if answers and claim.stable < own.stable and replica.checkpoints.stable.certificate is not None:
         replica.emit(Send(sender, StableCheckpoint(replica.checkpoints.stable)))
     if message.position > own.position:
         _arm(replica, SYNC_TIMER, replica.settings.tuning.sync_grace_ms)
