@@ -43,7 +43,9 @@ class Watched:
 
 def test_members_that_run_get_channels_and_messages_arrive():
     watched = Watched()
-    assert sorted(watched.channels) == sorted((one, other, True) for one in range(3) for other in range(3) if one != other)
+    assert sorted(watched.channels) == sorted(
+        (one, other, True) for one in range(3) for other in range(3) if one != other
+    )
     assert watched.send(3) == [0, 1, 2]
 
 

@@ -165,11 +165,16 @@ def _read_back(world: World) -> None:
 
 
 def _fall_silent(world: World) -> None:
-    """With nothing to order, a group stops talking, unless a member waits for others: it may repeat itself."""
+    """With nothing to order, a group stops talking, unless a member waits for others: it may repeat itself.
+
+    To members that lie the others may talk for ever.
+    """
+    if not all(node.honest for node in world.nodes):
+        return
     _let_pass(world, QUIET_MS)
     sent = world.network.sent
     _let_pass(world, QUIET_MS)
-    waiting = any(node.honest and node.replica.status().waiting_for for node in world.nodes)
+    waiting = any(node.replica.status().waiting_for for node in world.nodes)
     if world.network.sent != sent and not waiting:
         raise Violation(f"{world.network.sent - sent} messages in a minute with nothing to do: " + _explain(world))
 

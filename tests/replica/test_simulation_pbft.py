@@ -1,0 +1,110 @@
+"""PBFT under the replica: random schedules of crashes, loss, cuts and slow disks, for groups of every kind of size."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from bftkit.core.outputs import Broadcast, Send
+from bftkit.core.quorum import Quorum
+from bftkit.plugins import load_engine
+from bftkit.testing.profile import Profile
+from bftkit.testing.simulation import make_world, run
+from bftkit.testing.world import World
+from bftkit_pbft.messages import PrePrepare
+from tests.replica.schedules import run_range, total
+
+SEEDS = 40
+
+
+@pytest.mark.parametrize("first", range(0, 400, SEEDS))
+def test_four_members(first):
+    run_range(first, SEEDS, engine="pbft", replicas=4)
+
+
+@pytest.mark.parametrize("first", range(0, 100, 20))
+def test_five_members(first):
+    run_range(first, 20, engine="pbft", replicas=5)
+
+
+@pytest.mark.parametrize("first", range(0, 20, 10))
+def test_six_members(first):
+    run_range(first, 10, engine="pbft", replicas=6)
+
+
+@pytest.mark.parametrize("first", range(0, 60, 10))
+def test_seven_members(first):
+    run_range(first, 10, engine="pbft", replicas=7)
+
+
+def test_schedules_of_the_network_exercise_what_they_are_for():
+    outcomes = run_range(20_000, SEEDS, engine="pbft", replicas=4, profile="network")
+    assert total(outcomes, "lost") > 1_000
+    assert total(outcomes, "cut links") > SEEDS
+    assert total(outcomes, "view") > 5 * SEEDS
+    assert total(outcomes, "caught up") > 0
+
+
+def test_schedules_of_crashes_exercise_what_they_are_for():
+    outcomes = run_range(30_000, SEEDS, engine="pbft", replicas=4, profile="crash")
+    assert total(outcomes, "crashes") > 2 * SEEDS
+    assert total(outcomes, "stable") > 4 * SEEDS
+
+
+def test_a_member_that_was_away_for_long_takes_over_a_state():
+    profile = Profile(
+        duration_ms=4_000, clients=4, envelopes=40, think_ms=20, crashes=1, down_ms=(3_000, 500), checkpoint_interval=2,
+        snapshot_positions=4, segment_bytes=4_096,
+    )  # fmt: skip
+    outcomes = run_range(0, 8, engine="pbft", replicas=4, profile=profile)
+    assert total(outcomes, "state transfers") > 0
+
+
+# --- Members that lie ------------------------------------------------------------------------------------------------
+
+
+def world_of(seed: int, members: int = 4, **profile) -> World:
+    return make_world(seed, load_engine("pbft"), members, Profile(**profile))
+
+
+def silent(outputs):
+    return [output for output in outputs if not isinstance(output, Send | Broadcast)]
+
+
+def two_faced(members: int):
+    """Make of each proposal two: half of the members hear of an empty one."""
+
+    def rewrite(outputs):
+        said = []
+        for output in outputs:
+            match output:
+                case Broadcast(PrePrepare() as proposal):
+                    other = msgspec.structs.replace(proposal, refs=proposal.refs[:-1])
+                    said += [Send(peer, proposal if peer % 2 else other) for peer in range(members)]
+                case _:
+                    said.append(output)
+        return said
+
+    return rewrite
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("members", [4, 7])
+def test_as_many_silent_members_as_are_tolerated_stop_nobody(seed, members):
+    world = world_of(seed, members, loss=0.05)
+    faults = Quorum.of(load_engine("pbft").fault_model, members).faults
+    for index in range(faults):
+        world.nodes[index].honest = False
+        world.nodes[index].rewrite = silent
+    run(world)
+    assert world.checkers.commits > 0
+    assert world.counters["view"] > members
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_primary_that_tells_two_stories_divides_nobody(seed):
+    world = world_of(seed, duplication=0.1, link_us=(200, 20_000))
+    world.nodes[0].honest = False
+    world.nodes[0].rewrite = two_faced(4)
+    run(world)
+    assert world.checkers.commits > 0

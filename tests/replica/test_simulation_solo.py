@@ -1,0 +1,27 @@
+"""Everything above an engine, on the smallest one: crashes, a disk that forgets, clients that repeat themselves."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.replica.schedules import run_range, total
+
+SEEDS = 60
+
+
+@pytest.mark.parametrize("first", range(0, 600, SEEDS))
+def test_schedules_of_all_faults(first):
+    run_range(first, SEEDS, engine="solo", replicas=1)
+
+
+def test_schedules_of_crashes_exercise_what_they_are_for():
+    outcomes = run_range(10_000, SEEDS, engine="solo", replicas=1, profile="crash")
+    assert total(outcomes, "crashes") > SEEDS
+    assert total(outcomes, "stable") > SEEDS
+    assert all(outcome.acknowledged == outcome.commands > 0 for outcome in outcomes)
+
+
+def test_a_calm_schedule_acknowledges_every_command_and_loses_nothing():
+    for outcome in run_range(0, 20, engine="solo", replicas=1, profile="calm"):
+        assert outcome.acknowledged == outcome.commands
+        assert outcome.counters.get("crashes", 0) == 0

@@ -1,0 +1,151 @@
+"""Each rule of the checkers, broken once."""
+
+from __future__ import annotations
+
+import pytest
+
+from bftkit.batteries.counter import Counter
+from bftkit.core.batch import BatchRef, CommittedBatch
+from bftkit.core.log import extend_log_root
+from bftkit.core.statement import Statement
+from bftkit.replica.client_messages import Refusal, Reply, SessionOpened
+from bftkit.replica.outputs import Execute, Report
+from bftkit.testing.checkers import Checkers, Violation, WatchedMachine
+
+SESSION = (1, 0)
+
+
+def ref(number: int) -> BatchRef:
+    return BatchRef(bytes([number]) * 32, 0, 1, 10)
+
+
+def execute(position: int, height: int, *refs: BatchRef) -> Execute:
+    return Execute(position, height, refs, None, False, False)
+
+
+def checkers_with(*commands: bytes) -> Checkers:
+    checkers = Checkers()
+    for command in commands:
+        checkers.submitted(command)
+    return checkers
+
+
+def test_equal_decisions_without_a_gap_are_fine_and_counted_once():
+    checkers = Checkers()
+    for member in (0, 1):
+        checkers.executing(member, execute(1, 1, ref(1)))
+        checkers.executing(member, execute(2, 2))
+        checkers.executing(member, execute(3, 2, ref(2), ref(3)))
+    assert checkers.commits == 2
+
+
+@pytest.mark.parametrize("other", [execute(1, 1, ref(2)), execute(1, 2, ref(1)), execute(1, 1)])
+def test_another_decision_for_a_position_is_found(other):
+    checkers = Checkers()
+    checkers.executing(0, execute(1, 1, ref(1)))
+    with pytest.raises(Violation, match="another decided"):
+        checkers.executing(1, other)
+
+
+@pytest.mark.parametrize("after", [execute(3, 2, ref(2)), execute(2, 3, ref(2)), execute(1, 1, ref(1))])
+def test_a_gap_and_a_step_back_are_found(after):
+    checkers = Checkers()
+    checkers.executing(0, execute(1, 1, ref(1)))
+    with pytest.raises(Violation):
+        checkers.executing(0, after)
+
+
+def test_a_restarted_member_may_execute_again():
+    checkers = Checkers()
+    checkers.executing(0, execute(1, 1, ref(1)))
+    checkers.restarted(0)
+    checkers.executing(0, execute(1, 1, ref(1)))
+
+
+def test_commands_are_executed_once_alike_and_only_if_submitted():
+    checkers = checkers_with(b"1", b"2")
+    checkers.applied(0, CommittedBatch(0, 1, [b"1"]), [b"1"])
+    checkers.applied(1, CommittedBatch(0, 1, [b"1"]), [b"1"])
+    assert checkers.commands == 1
+    with pytest.raises(Violation, match="never submitted"):
+        checkers.applied(0, CommittedBatch(0, 2, [b"9"]), [b"9"])
+    with pytest.raises(Violation, match="at heights 1 and 3"):
+        checkers.applied(0, CommittedBatch(0, 3, [b"1"]), [b"2"])
+    with pytest.raises(Violation, match="twice at height 4"):
+        checkers.applied(0, CommittedBatch(0, 4, [b"2", b"2"]), [b"3", b"5"])
+    with pytest.raises(Violation, match="where another had"):
+        checkers.applied(1, CommittedBatch(0, 1, [b"2"]), [b"2"])
+    with pytest.raises(Violation, match="other results"):
+        checkers.applied(1, CommittedBatch(0, 1, [b"1"]), [b"7"])
+
+
+def test_the_watched_machine_reports_what_it_executes():
+    checkers = checkers_with(b"5")
+    machine = WatchedMachine(Counter(), checkers, 0)
+    assert machine.apply(CommittedBatch(0, 1, [b"5"])) == [b"5"]
+    assert checkers.commands == 1
+    assert machine.snapshot() == b"5"
+    assert len(machine.state_root()) == 32
+
+
+def test_an_acknowledged_command_must_be_where_the_reply_says():
+    checkers = checkers_with(b"1", b"2")
+    checkers.applied(0, CommittedBatch(0, 1, [b"1"]), [b"1"])
+    checkers.acknowledged(Reply(SESSION, 1, 1, 1, (b"1",)), (b"1",))
+    with pytest.raises(Violation, match="is not there"):
+        checkers.acknowledged(Reply(SESSION, 1, 1, 2, (b"1",)), (b"1",))
+    with pytest.raises(Violation, match="is not there"):
+        checkers.acknowledged(Reply(SESSION, 2, 1, 1, (b"2",)), (b"2",))
+    checkers.acknowledged(Refusal(SESSION, 2, 1, "no"), (b"2",))
+    checkers.acknowledged(Refusal(SESSION, 1, 1, "gone", executed=True), (b"1",))
+    with pytest.raises(Violation, match="refused for good"):
+        checkers.acknowledged(Refusal(SESSION, 1, 1, "no"), (b"1",))
+
+
+def test_replies_to_one_request_are_equal():
+    checkers = Checkers()
+    checkers.answered(0, Reply(SESSION, 1, 1, 5, (b"x",)))
+    checkers.answered(1, Reply(SESSION, 1, 1, 5, (b"x",)))
+    checkers.answered(1, Refusal(SESSION, 1, 1, "no"))
+    with pytest.raises(Violation, match="answers"):
+        checkers.answered(2, Reply(SESSION, 1, 1, 5, (b"y",)))
+    checkers.answered(0, SessionOpened(b"n", SESSION))
+    with pytest.raises(Violation, match="answers"):
+        checkers.answered(1, SessionOpened(b"n", (2, 0)))
+
+
+def test_roots_are_compared_and_the_log_root_is_recomputed():
+    checkers = Checkers()
+    checkers.executing(0, execute(1, 1, ref(1), ref(2)))
+    checkers.roots_at_position(0, 1, (b"s", b"c"))
+    with pytest.raises(Violation, match="other roots at height 2"):
+        checkers.roots(1, 2, (b"s", b"d"))
+    root = extend_log_root(extend_log_root(bytes(32), 1, ref(1).digest), 2, ref(2).digest)
+    checkers.log_root(0, 2, root)
+    checkers.log_root(0, 0, bytes(32))
+    with pytest.raises(Violation, match="another log root"):
+        checkers.log_root(1, 2, bytes(32))
+    with pytest.raises(Violation, match="nobody executed 3"):
+        checkers.log_root(1, 3, root)
+
+
+def test_a_slot_is_signed_once_by_each_member():
+    checkers = Checkers()
+    vote = Statement("vote", 1, 2, b"a" * 32)
+    checkers.signs(0, vote)
+    checkers.signs(0, vote)
+    checkers.signs(1, Statement("vote", 1, 2, b"b" * 32))
+    with pytest.raises(Violation, match="signs two contents"):
+        checkers.signs(0, Statement("vote", 1, 2, b"b" * 32))
+
+
+@pytest.mark.parametrize("event", ["unsigned", "accused", "diverged", "rejected"])
+def test_among_honest_members_nobody_is_at_fault(event):
+    with pytest.raises(Violation):
+        Checkers().reported(0, Report(event, "something", 1))
+
+
+def test_quotas_and_changes_of_state_are_no_fault():
+    checkers = Checkers()
+    checkers.reported(0, Report("rejected", "a batch beyond its origin's quota", 1))
+    checkers.reported(0, Report("view", "view 3", None))

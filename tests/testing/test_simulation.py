@@ -1,0 +1,157 @@
+"""The simulator itself: one seed is one run, and broken rules are found."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import msgspec
+import pytest
+
+from bftkit.core.outputs import Persist
+from bftkit.replica.outputs import Append
+from bftkit.testing import simulation
+from bftkit.testing.profile import Profile
+from bftkit.testing.simulation import make_world, run, run_schedule
+from bftkit.testing.solo import SoloEngine, solo_spec
+
+
+@pytest.mark.parametrize(("engine", "replicas"), [("solo", 1), ("pbft", 4)])
+def test_one_seed_is_one_run(engine, replicas):
+    first = run_schedule(3, engine=engine, replicas=replicas)
+    again = run_schedule(3, engine=engine, replicas=replicas)
+    assert first == again
+    assert run_schedule(4, engine=engine, replicas=replicas).trace_hash != first.trace_hash
+
+
+@pytest.mark.parametrize(("engine", "replicas"), [("solo", 1), ("pbft", 4)])
+def test_a_run_does_not_depend_on_the_hash_seed(engine, replicas):
+    code = (
+        "from bftkit.testing.simulation import run_schedule\n"
+        f"print(*[run_schedule(seed, engine={engine!r}, replicas={replicas}).trace_hash for seed in range(4)])"
+    )
+    hashes = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(hashes) == 1
+
+
+def test_frames_and_references_tell_the_same_story():
+    by_reference = run_schedule(1, engine="pbft", profile=Profile(clients=2))
+    encoded = run_schedule(1, engine="pbft", profile=Profile(clients=2, encoded=True))
+    assert by_reference.ok
+    assert encoded.ok
+    assert by_reference.trace_hash == encoded.trace_hash
+
+
+# --- Mutants: what a broken engine, replica or shell does must be found ----------------------------------------------
+
+
+class Forgetful(SoloEngine):
+    """Persists nothing."""
+
+    def _order(self):
+        return [output for output in super()._order() if not isinstance(output, Persist)]
+
+
+class Repeating(SoloEngine):
+    """Commits one position twice under two numbers."""
+
+    def _on_received(self, event):
+        out = super()._on_received(event)
+        for output in list(out):
+            self._committed += 1
+            self._top = max(self._top, self._committed)
+            out.append(msgspec.structs.replace(output, position=self._committed))
+        return out
+
+
+class Idle(SoloEngine):
+    """Takes no batch."""
+
+    def _order(self):
+        return []
+
+
+class Raising(SoloEngine):
+    """Raises on a message."""
+
+    def _on_received(self, event):
+        raise KeyError("no such position")
+
+
+def broken(engine) -> object:
+    return msgspec.structs.replace(
+        solo_spec(), build=lambda context, genesis, checkpoint, records: engine(context, checkpoint, records)
+    )
+
+
+def violations_of(engine, seeds: int = 30, profile: str = "crash") -> list[str]:
+    outcomes = [run_schedule(seed, engine=broken(engine), replicas=1, profile=profile) for seed in range(seeds)]
+    return [violation for outcome in outcomes for violation in outcome.violations]
+
+
+def test_commits_that_do_not_last_are_found():
+    assert any("acknowledged" in text or "decides" in text or "executes" in text for text in violations_of(Forgetful))
+
+
+def test_positions_out_of_order_are_found():
+    assert violations_of(Repeating, 5, "calm")
+
+
+def test_work_that_nobody_does_is_found():
+    assert any("would wake it" in text for text in violations_of(Idle, 3, "calm"))
+
+
+def test_an_exception_is_found():
+    assert any("raised KeyError" in text for text in violations_of(Raising, 1, "calm"))
+
+
+def test_an_output_that_overtakes_the_disk_is_found(monkeypatch):
+    from bftkit.replica import gate
+
+    monkeypatch.setattr(gate, "_may_pass", lambda output: not isinstance(output, Append))
+    outcome = run_schedule(1, engine="pbft", profile="calm")
+    assert any("before record" in text for text in outcome.violations)
+
+
+def test_a_log_that_lies_about_durability_is_found(monkeypatch):
+    from bftkit.testing.disk import SimulatedFile
+
+    monkeypatch.setattr(SimulatedFile, "sync", lambda self: None)
+    found = [run_schedule(seed, engine="solo", replicas=1, profile="crash").violations for seed in range(20)]
+    assert any("took for durable" in text or "acknowledged" in text for texts in found for text in texts)
+
+
+def test_a_vote_that_is_forgotten_is_found(monkeypatch):
+    from bftkit.replica.safety import SigningGuard
+
+    monkeypatch.setattr(SigningGuard, "restore", lambda self, record: None)
+    monkeypatch.setattr(SigningGuard, "admit", lambda self, statement: None)
+    from bftkit_pbft import restart
+
+    monkeypatch.setattr(restart, "_REPLAYS", {kind: lambda state, record: None for kind in restart._REPLAYS})
+    found = [run_schedule(seed, engine="pbft", profile="crash").violations for seed in range(40)]
+    assert any("signs two contents" in text or "decides" in text for texts in found for text in texts)
+
+
+def test_a_group_that_cannot_go_on_is_found():
+    world = make_world(1, solo_spec(), 1, Profile(clients=1, envelopes=1))
+    world.nodes[0].honest = False
+    world.nodes[0].rewrite = lambda outputs: []
+    with pytest.raises(simulation.Violation, match="no progress"):
+        run(world)
+
+
+def test_events_that_do_not_end_are_found(monkeypatch):
+    monkeypatch.setattr(simulation, "MOST_EVENTS", 50)
+    outcome = run_schedule(1, engine="solo", replicas=1, profile="calm")
+    assert any("50 events" in text for text in outcome.violations)
