@@ -165,6 +165,9 @@ class Replica:
     def _finish(self) -> list[ReplicaOutput]:
         while self._engine_inputs and not self.halted:
             self._translate(self.engine.step(self._engine_inputs.popleft()))
+        if not self.halted:
+            # Whatever brought the own batches on, a decision or a proof of one, there may be room for more.
+            self._close_batches()
         outputs, self._out = self._out, []
         return outputs
 
@@ -275,7 +278,6 @@ class Replica:
             signers = entry.proof.certificate.signers if entry.proof.certificate else ()
             self._fetch(missing, signers)
         self.execute_ready()
-        self._close_batches()
 
     def execute_ready(self) -> None:
         """Hand everything that is decided and held to the application, in order."""
@@ -384,7 +386,6 @@ class Replica:
             problem = "overloaded" if lagging else self.mempool.admit(submission)
             if problem is not None:
                 self.emit(Refuse(submission.token, problem, retry_ms if problem == "overloaded" else 0))
-        self._close_batches()
 
     def _close_batches(self) -> None:
         # The time tells apart what another life of this replica made at the same place of its log.
