@@ -88,20 +88,29 @@ def test_what_fits_no_batch_and_what_is_too_much_is_refused():
     assert mempool.admit(submission(9, size=1)) is None
 
 
-def test_each_origin_has_a_quota():
+def test_each_member_has_a_quota_for_what_it_brings_whoever_made_it():
     mempool = pool()
-    first, second, third = (body_of(f"batch {number}").ref for number in range(3))
-    mempool.add(first)
-    mempool.add(first)
-    assert mempool.has_room(second)
-    mempool.add(second)
-    assert not mempool.has_room(third)
-    assert mempool.has_room(body_of("x", origin=2).ref), "the quota of another"
+    first, second, third = (body_of(f"batch {number}", origin=2).ref for number in range(3))
+    mempool.add(first, 1)
+    mempool.add(first, 1)
+    assert mempool.has_room(1, second.size)
+    mempool.add(second, 1)
+    assert not mempool.has_room(1, third.size)
+    assert mempool.has_room(2, third.size), "the quota of another, also of the one that the batches name"
     assert mempool.uncommitted == (first, second)
     mempool.committed(first)
     mempool.committed(first)
-    assert mempool.has_room(third)
-    assert not mempool.has_room(msgspec.structs.replace(third, size=100))
+    assert mempool.has_room(1, third.size)
+    assert not mempool.has_room(1, 100)
+
+
+def test_what_a_proposal_names_counts_against_nobody():
+    mempool = pool()
+    for number in range(5):
+        mempool.add(body_of(f"batch {number}").ref, None)
+    assert all(mempool.has_room(member, 10) for member in range(4))
+    mempool.committed(body_of("batch 1").ref)
+    assert all(mempool.has_room(member, 10) for member in range(4))
 
 
 def test_idle_means_that_nothing_waits():
@@ -110,7 +119,7 @@ def test_idle_means_that_nothing_waits():
     mempool.admit(submission(1))
     assert not mempool.idle
     (body,) = mempool.close_batches(1)
-    mempool.add(body.ref)
+    mempool.add(body.ref, 0)
     assert not mempool.idle
     mempool.committed(body.ref)
     assert mempool.idle

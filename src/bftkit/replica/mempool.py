@@ -8,6 +8,7 @@ replica or client crowds nobody out.
 from collections import deque
 
 from bftkit.core.batch import BatchBody, BatchRef, make_batch
+from bftkit.core.ids import ReplicaIndex
 from bftkit.replica.inputs import Submission
 from bftkit.replica.settings import ReplicaSettings
 
@@ -18,10 +19,10 @@ class Mempool:
     """Requests that wait for a batch, and batches that wait to be decided."""
 
     __slots__ = (
-        "_bytes_of_origin",
+        "_bytes_of_member",
         "_collecting",
         "_collecting_bytes",
-        "_count_of_origin",
+        "_count_of_member",
         "_keys_of_batch",
         "_known_keys",
         "_own",
@@ -36,10 +37,10 @@ class Mempool:
         self._collecting_bytes = 0
         self._known_keys: set[bytes] = set()
         self._keys_of_batch: dict[bytes, tuple[bytes, ...]] = {}
-        self._uncommitted: dict[bytes, BatchRef] = {}
+        self._uncommitted: dict[bytes, tuple[BatchRef, ReplicaIndex | None]] = {}
         members = len(settings.membership)
-        self._count_of_origin = [0] * members
-        self._bytes_of_origin = [0] * members
+        self._count_of_member = [0] * members
+        self._bytes_of_member = [0] * members
 
     def admit(self, submission: Submission) -> str | None:
         """Take a request; return why not, or None. One that is on its way already is taken silently."""
@@ -87,34 +88,39 @@ class Mempool:
         self._keys_of_batch[body.ref.digest] = tuple(submission.key for submission in chosen)
         return body
 
-    def has_room(self, ref: BatchRef) -> bool:
-        """Say whether the quota of a batch's origin allows one more."""
+    def has_room(self, member: ReplicaIndex, size: int) -> bool:
+        """Say whether the quota of whoever brings a batch of this size allows one more."""
         tuning = self._settings.tuning
         return (
-            self._count_of_origin[ref.origin] < tuning.origin_batches
-            and self._bytes_of_origin[ref.origin] + ref.size <= tuning.origin_bytes
+            self._count_of_member[member] < tuning.origin_batches
+            and self._bytes_of_member[member] + size <= tuning.origin_bytes
         )
 
-    def add(self, ref: BatchRef) -> None:
-        """Note a batch that is held here and not decided."""
-        if ref.digest not in self._uncommitted:
-            self._uncommitted[ref.digest] = ref
-            self._count_of_origin[ref.origin] += 1
-            self._bytes_of_origin[ref.origin] += ref.size
+    def add(self, ref: BatchRef, charged: ReplicaIndex | None) -> None:
+        """Note a batch that is held here and not decided; it counts against the member that brought it.
+
+        None is for a batch that a proposal names: the window bounds those.
+        """
+        if ref.digest in self._uncommitted:
+            return
+        self._uncommitted[ref.digest] = (ref, charged)
+        if charged is not None:
+            self._count_of_member[charged] += 1
+            self._bytes_of_member[charged] += ref.size
 
     def committed(self, ref: BatchRef) -> None:
         """Note that a batch is decided."""
-        known = self._uncommitted.pop(ref.digest, None)
-        if known is not None:
-            self._count_of_origin[known.origin] -= 1
-            self._bytes_of_origin[known.origin] -= known.size
+        known, charged = self._uncommitted.pop(ref.digest, (ref, None))
+        if charged is not None:
+            self._count_of_member[charged] -= 1
+            self._bytes_of_member[charged] -= known.size
         for key in self._keys_of_batch.pop(ref.digest, ()):
             self._known_keys.discard(key)
 
     @property
     def uncommitted(self) -> tuple[BatchRef, ...]:
         """List the batches held here that are not decided, oldest first."""
-        return tuple(self._uncommitted.values())
+        return tuple(ref for ref, _ in self._uncommitted.values())
 
     @property
     def waiting_commands(self) -> int:

@@ -75,6 +75,11 @@ class Payloads:
         """Say whether a body is being fetched."""
         return digest in self._wanted
 
+    def offered_by(self, digest: bytes) -> ReplicaIndex | None:
+        """Return who offered a body that is being fetched, or None where a proposal or a decision names it."""
+        wanted = self._wanted.get(digest)
+        return None if wanted is None else wanted.offered_by
+
     def store(self, body: BatchBody, index: int) -> None:
         """Note that a body was appended to the log at an index."""
         digest = body.ref.digest

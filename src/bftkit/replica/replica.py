@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import structs
 
 from bftkit.core import outputs as core_outputs
-from bftkit.core.batch import BatchBody, BatchRef, ref_problem
+from bftkit.core.batch import BatchRef
 from bftkit.core.checkpoint import Checkpoint, CheckpointCertificate
 from bftkit.core.engine import ConsensusEngine, EngineStatus
 from bftkit.core.ids import ReplicaIndex, canonical
@@ -20,14 +20,15 @@ from bftkit.core.inputs import Available, EngineInput, Read, Received, Stable, S
 from bftkit.core.log import CommitEntry, CommitProof
 from bftkit.core.outputs import Broadcast, EngineOutput, Send
 from bftkit.core.statement import SignedMessage
-from bftkit.replica import catch_up
+from bftkit.replica import catch_up, dissemination
 from bftkit.replica import inputs as events
 from bftkit.replica.catch_up import CatchUp
 from bftkit.replica.checkpoints import Checkpoints
 from bftkit.replica.commits import CommitLog
+from bftkit.replica.dissemination import FETCH_TIMER, Asked
 from bftkit.replica.mempool import Mempool
-from bftkit.replica.messages import CheckpointVote, FetchBodies, OfferBodies, SnapshotAvailable, StableCheckpoint
-from bftkit.replica.outputs import Append, Forget, Loopback, Refuse, ReplicaOutput, Report, SaveSnapshot, Trim
+from bftkit.replica.messages import CheckpointVote, OfferBodies, StableCheckpoint
+from bftkit.replica.outputs import Append, Forget, ReplicaOutput, Report, SaveSnapshot, Trim
 from bftkit.replica.payloads import Payloads
 from bftkit.replica.records import RecordKind, StepRecord
 from bftkit.replica.safety import SigningGuard
@@ -35,9 +36,6 @@ from bftkit.replica.settings import ReplicaSettings
 
 ENGINE_TIMER = "engine/"
 """Prefix of the engine's timers among the replica's."""
-
-FETCH_TIMER = "replica/fetch"
-"""Ask again for bodies that are missing."""
 
 
 class Replica:
@@ -78,15 +76,14 @@ class Replica:
         self.now = 0
         self._out: list[ReplicaOutput] = []
         self._engine_inputs: deque[EngineInput] = deque()
-        self._fetching = False
-        self._asked: dict[bytes, BatchRef] = {}
+        self.asked = Asked()
         """Bodies that the engine waits for: it hears of their arrival even when they were decided meanwhile."""
         self._view = -1
         self._handlers: dict[type[Any], Callable[[Any], None]] = {
             Received: self._on_received,
             TimerFired: self._on_timer,
-            events.Submitted: self._on_submitted,
-            events.BodiesDurable: self._on_bodies_durable,
+            events.Submitted: lambda event: dissemination.on_submitted(self, event),
+            events.BodiesDurable: lambda event: dissemination.on_bodies_durable(self, event),
             events.Executed: self._on_executed,
             events.SnapshotSaved: self._on_snapshot_saved,
             events.SnapshotInstalled: lambda event: catch_up.on_snapshot_installed(self, event),
@@ -96,9 +93,7 @@ class Replica:
             Transfer: self.tell_engine,
         }
         self._messages: dict[type[Any], Callable[[ReplicaIndex, Any], None]] = {
-            BatchBody: self._on_body,
-            FetchBodies: self._on_fetch_bodies,
-            OfferBodies: self._on_offer_bodies,
+            **dissemination.handlers(self),
             CheckpointVote: self._on_checkpoint_vote,
             StableCheckpoint: lambda sender, message: self.on_certificate(message.certificate),
             **catch_up.handlers(self),
@@ -112,14 +107,15 @@ class Replica:
         self.execute_ready()
         decided = tuple(ref for entry in self.commits for ref in entry.refs)
         # A position may have been logged while one of its bodies was still on its way.
-        self._fetch(tuple(ref for ref in decided if not self.payloads.is_known(ref.digest)), ())
+        lost = tuple(ref for ref in decided if not self.payloads.is_known(ref.digest))
+        dissemination.fetch(self, lost, ())
         self._translate(self.engine.start(now))
         if self.commits.position > self.checkpoints.stable.position:
             newest = list(self.commits)[-1]
             self.tell_engine(Synced(now, newest.position, decided, newest.proof))
         waiting = tuple(uncommitted)
         for ref in waiting:
-            self.mempool.add(ref)
+            self.mempool.add(ref, ref.origin)
         if waiting:
             self.tell_engine(Available(now, waiting))
         return self._finish()
@@ -167,7 +163,7 @@ class Replica:
             self._translate(self.engine.step(self._engine_inputs.popleft()))
         if not self.halted:
             # Whatever brought the own batches on, a decision or a proof of one, there may be room for more.
-            self._close_batches()
+            dissemination.close_batches(self)
         outputs, self._out = self._out, []
         return outputs
 
@@ -245,7 +241,7 @@ class Replica:
             case core_outputs.Commit(position, refs, proof):
                 self._on_commit(position, refs, proof)
             case core_outputs.Want(refs, sources):
-                self.want(refs, sources)
+                dissemination.want(self, refs, sources)
             case core_outputs.Offer(refs, to):
                 if to != self.own and refs:
                     self.emit(Send(to, OfferBodies(refs)))
@@ -276,7 +272,7 @@ class Replica:
         missing = tuple(ref for ref in entry.refs if not self.payloads.is_known(ref.digest))
         if missing:
             signers = entry.proof.certificate.signers if entry.proof.certificate else ()
-            self._fetch(missing, signers)
+            dissemination.fetch(self, missing, signers)
         self.execute_ready()
 
     def execute_ready(self) -> None:
@@ -289,109 +285,6 @@ class Replica:
             if execute.snapshot:
                 self.pending_snapshot = execute.position
             self.emit(execute)
-
-    # -- the payload plane ------------------------------------------------------------------------
-
-    def want(self, refs: tuple[BatchRef, ...], sources: tuple[ReplicaIndex, ...]) -> None:
-        """Fetch bodies; those held already are made available to the engine at once."""
-        here = tuple(ref for ref in refs if self.payloads.holds(ref))
-        for ref in refs:
-            # Should it have been decided, it must outlive whatever the engine now needs it for.
-            self.payloads.named_again(ref, self.commits.position + self.settings.window)
-        if here:
-            self.tell_engine(Available(self.now, here))
-        for ref in refs:
-            if not self.payloads.holds(ref):
-                self._asked[ref.digest] = ref
-        self._fetch(refs, sources)
-
-    def _fetch(self, refs: tuple[BatchRef, ...], sources: tuple[ReplicaIndex, ...]) -> None:
-        self.emit(*self.payloads.want(refs, sources))
-        self._arm_fetch()
-
-    def _arm_fetch(self) -> None:
-        if self.payloads.missing and not self._fetching:
-            self._fetching = True
-            self.emit(core_outputs.SetTimer(FETCH_TIMER, self.settings.tuning.fetch_retry_ms))
-
-    def _on_body(self, sender: ReplicaIndex, body: BatchBody) -> None:
-        ref = body.ref
-        if self.payloads.is_known(ref.digest):
-            return
-        if ref_problem(ref, len(self.settings.membership), self.settings.limits.max_batch_bytes) is not None:
-            self.emit(Report("rejected", "a batch that no proposal may name", sender))
-            return
-        if not self.payloads.is_wanted(ref.digest):
-            if ref.origin != sender:
-                return
-            if not self.mempool.has_room(ref):
-                self.emit(Report("rejected", "a batch beyond its origin's quota", sender))
-                return
-        self._store(body)
-
-    def _store(self, body: BatchBody) -> None:
-        self.payloads.store(body, self.next_index)
-        self.emit(Append(RecordKind.BODY, (body.header, body.blob), barrier=False, ref=body.ref))
-        self.next_index += 1
-        self.emit(Loopback(events.BodiesDurable(self.now, (body.ref,))))
-        if not self.payloads.is_decided(body.ref.digest):
-            self.mempool.add(body.ref)
-
-    def _on_bodies_durable(self, event: events.BodiesDurable) -> None:
-        arrived = self.payloads.durable(event.refs)
-        if not arrived:
-            return
-        # What was decided meanwhile concerns the engine only where it asked for it: anything else would be a new batch.
-        news = tuple(
-            ref
-            for ref in arrived
-            if self._asked.pop(ref.digest, None) is not None or not self.payloads.is_decided(ref.digest)
-        )
-        if news:
-            self.tell_engine(Available(self.now, news))
-        self.execute_ready()
-
-    def _on_fetch_bodies(self, sender: ReplicaIndex, message: FetchBodies) -> None:
-        self.emit(*self.payloads.answer(sender, message.digests))
-        if self.snapshot is not None and self.payloads.lacks(message.digests):
-            # It may be asking for what is gone here because a snapshot holds its effect.
-            self.emit(Send(sender, SnapshotAvailable(*self.snapshot)))
-
-    def _on_offer_bodies(self, sender: ReplicaIndex, message: OfferBodies) -> None:
-        decided = [ref for ref in message.refs if self.payloads.is_decided(ref.digest)]
-        self._order_again(catch_up.prove_decided(self, sender, decided))
-        unknown = tuple(
-            ref
-            for ref in message.refs
-            if not self.payloads.is_decided(ref.digest) and not self.payloads.is_known(ref.digest)
-        )
-        room = tuple(ref for ref in unknown if self.mempool.has_room(ref))
-        if room:
-            self.emit(*self.payloads.want_offered(room, sender))
-            self._arm_fetch()
-
-    def _order_again(self, refs: list[BatchRef]) -> None:
-        """Have batches ordered once more that were decided too long ago to prove it: nothing executes twice."""
-        held = tuple(ref for ref in refs if self.payloads.holds(ref) and self.mempool.has_room(ref))
-        for ref in held:
-            self.payloads.undecided(ref)
-            self.mempool.add(ref)
-        if held:
-            self.tell_engine(Available(self.now, held))
-
-    def _on_submitted(self, event: events.Submitted) -> None:
-        retry_ms = self.settings.tuning.progress_ms
-        lagging = self.commits.waiting > self.settings.tuning.execution_lag
-        for submission in event.submissions:
-            problem = "overloaded" if lagging else self.mempool.admit(submission)
-            if problem is not None:
-                self.emit(Refuse(submission.token, problem, retry_ms if problem == "overloaded" else 0))
-
-    def _close_batches(self) -> None:
-        # The time tells apart what another life of this replica made at the same place of its log.
-        for body in self.mempool.close_batches((self.now << 20) + (self.next_index & 0xFFFFF)):
-            self._store(body)
-            self.emit(Broadcast(body, early=True))
 
     # -- checkpoints ------------------------------------------------------------------------------
 
@@ -446,6 +339,7 @@ class Replica:
         self.guard.stable(position)
         self.append(RecordKind.STABLE, certificate, barrier=False)
         self.emit(Report("stable", f"position {position}, height {certificate.checkpoint.height}", certificate))
+        dissemination.forget_given_up(self)
         self.tell_engine(Stable(self.now, certificate))
         if self.pending_snapshot is not None and self.pending_snapshot <= position:
             if self.pending_snapshot == position:
@@ -477,9 +371,7 @@ class Replica:
         if event.timer.startswith(ENGINE_TIMER):
             self.tell_engine(TimerFired(event.now, event.timer[len(ENGINE_TIMER) :]))
         elif event.timer == FETCH_TIMER:
-            self._fetching = False
-            self.emit(*self.payloads.ask_again())
-            self._arm_fetch()
+            dissemination.on_fetch_timeout(self)
         else:
             catch_up.on_timer(self, event.timer)
 
