@@ -323,7 +323,7 @@ def _is_stuck(replica: "Replica") -> bool:
 
 def _on_fetch_snapshot(replica: "Replica", sender: ReplicaIndex, message: FetchSnapshot) -> None:
     length = replica.settings.tuning.snapshot_chunk_bytes
-    if replica.snapshot is not None and replica.snapshot[0].position == message.position:
+    if replica.snapshot_at(message.position) is not None:
         replica.emit(SendSnapshotChunk(sender, message.position, message.offset, length))
     elif replica.snapshot is not None:
         replica.emit(Send(sender, SnapshotAvailable(*replica.snapshot)))
@@ -373,7 +373,7 @@ def on_snapshot_installed(replica: "Replica", event: SnapshotInstalled) -> None:
     replica.guard.stable(certificate.position)
     replica.append(RecordKind.STABLE, certificate, barrier=False)
     replica.pending_snapshot = None
-    replica.snapshot = (certificate, event.size)
+    replica.note_snapshot(certificate, event.size)
     replica.tell_engine(Synced(replica.now, replica.commits.position, (), None))
     replica.tell_engine(Stable(replica.now, certificate))
     replica.emit(Report("caught up", f"state at position {certificate.position} taken over", certificate))

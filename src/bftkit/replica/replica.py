@@ -71,6 +71,8 @@ class Replica:
         """Position whose state the shell keeps until it is stable."""
         self.snapshot: tuple[CheckpointCertificate, int] | None = None
         """Newest durable snapshot and its size, for those who lag."""
+        self.older_snapshot: tuple[CheckpointCertificate, int] | None = None
+        """The one before, for those who are fetching it already."""
         self.halted = ""
         """Why this replica has stopped for good; empty while it runs."""
         self.now = 0
@@ -349,8 +351,19 @@ class Replica:
             self.pending_snapshot = None
 
     def _on_snapshot_saved(self, event: events.SnapshotSaved) -> None:
-        self.snapshot = (event.certificate, event.size)
+        self.note_snapshot(event.certificate, event.size)
         self.trim(event.certificate.position)
+
+    def note_snapshot(self, certificate: CheckpointCertificate, size: int) -> None:
+        """Remember a snapshot that is durable now."""
+        self.older_snapshot, self.snapshot = self.snapshot, (certificate, size)
+
+    def snapshot_at(self, position: int) -> tuple[CheckpointCertificate, int] | None:
+        """Return the durable snapshot at a position, if it is still there."""
+        for snapshot in (self.snapshot, self.older_snapshot):
+            if snapshot is not None and snapshot[0].position == position:
+                return snapshot
+        return None
 
     def trim(self, position: int) -> None:
         """Let go of everything that a durable snapshot at a position makes unnecessary.

@@ -22,6 +22,9 @@ from bftkit.runtime.clock import Clock
 from bftkit.runtime.payload_store import PayloadStore
 from bftkit.storage.snapshots import SnapshotStore
 
+SNAPSHOTS_KEPT = 3
+"""Snapshots on disk: the newest, the one before, which somebody may be fetching, and one that is being replaced."""
+
 MAX_TAKEN = 64
 """Jobs done in one visit to the thread."""
 
@@ -142,7 +145,7 @@ class ApplicationStage:
             return []
         height = certificate.checkpoint.height
         self._snapshots.save(height, [data], canonical(certificate))
-        self._snapshots.prune(keep=2)
+        self._snapshots.prune(keep=SNAPSHOTS_KEPT)
         self._kept.pop(certificate.position)
         return [SnapshotSaved(self._clock.now_ms(), certificate, len(data))]
 
@@ -157,7 +160,7 @@ class ApplicationStage:
             self.executor.restore(before)
             return SnapshotInstalled(now, certificate, len(data), problem)
         self._snapshots.save(checkpoint.height, [data], canonical(certificate))
-        self._snapshots.prune(keep=2)
+        self._snapshots.prune(keep=SNAPSHOTS_KEPT)
         return SnapshotInstalled(now, certificate, len(data))
 
     def _try(self, data: bytes, height: int, state_root: bytes, sessions_root: bytes) -> str:
