@@ -19,9 +19,7 @@ class QuorumCertificate(msgspec.Struct, frozen=True, array_like=True, forbid_unk
     """One for each set bit, in the order of the members."""
 
     @classmethod
-    def of(
-        cls, statement: Statement, signatures: Mapping[ReplicaIndex, bytes], members: int
-    ) -> "QuorumCertificate":
+    def of(cls, statement: Statement, signatures: Mapping[ReplicaIndex, bytes], members: int) -> "QuorumCertificate":
         """Assemble a certificate from verified signatures."""
         signers = sorted(signatures)
         mask = 0

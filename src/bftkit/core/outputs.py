@@ -106,17 +106,6 @@ class Accuse(msgspec.Struct, frozen=True):
 
 
 EngineOutput = (
-    Send
-    | Broadcast
-    | Persist
-    | SetTimer
-    | CancelTimer
-    | Commit
-    | ReadReady
-    | Want
-    | Offer
-    | Behind
-    | Reject
-    | Accuse
+    Send | Broadcast | Persist | SetTimer | CancelTimer | Commit | ReadReady | Want | Offer | Behind | Reject | Accuse
 )
 """Everything that `ConsensusEngine.step` returns a list of."""

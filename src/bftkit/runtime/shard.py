@@ -302,8 +302,8 @@ class ReplicaShard:
             self._post(output.to, priority, buffers)
 
     def _send_chunk(self, output: SendSnapshotChunk) -> None:
-        snapshot = self.replica.snapshot
-        if snapshot is None or snapshot[0].position != output.position:
+        snapshot = self.replica.snapshot_at(output.position)
+        if snapshot is None:
             return
         certificate, size = snapshot
         data = self._snapshots.read(certificate.checkpoint.height, output.offset, output.length)
