@@ -9,7 +9,7 @@ import pytest
 
 from bftkit.batteries.kv import KeyValue
 from bftkit.errors import ConfigurationError
-from bftkit.runtime.node_process import load_application, main, node_file
+from bftkit.runtime.node_process import load_application, main, node_file, tell_failure
 from bftkit.runtime.testnet import NewCluster, write_testnet
 
 
@@ -54,3 +54,14 @@ def test_a_child_of_somebody_else_does_not_live():
         [sys.executable, "-m", "bftkit.runtime.node_process", "--parent", str(os.getpid() + 1), "nowhere"], check=False
     )
     assert done.returncode == 1
+
+
+def test_an_error_that_is_not_the_librarys_own_is_one_line_with_its_place():
+    said = []
+    try:
+        {}["missing"]
+    except KeyError as error:
+        assert tell_failure(error, lambda event, **fields: said.append((event, fields))) == 1
+    ((event, fields),) = said
+    assert (event, fields["level"], fields["kind"], fields["reason"]) == ("failed", "error", "KeyError", "'missing'")
+    assert "test_node_process.py" in fields["traceback"]

@@ -6,6 +6,9 @@ from typing import Any
 
 import rich_click as click
 
+from bftkit.cli.main import FINE
+from bftkit.errors import ConfigurationError
+
 
 @click.group()
 def node() -> None:
@@ -15,11 +18,19 @@ def node() -> None:
 @node.command("run")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True))
 @click.option("--log-format", type=click.Choice(["auto", "console", "json"]), default="auto", show_default=True)
-def run(folder: Path, log_format: str) -> None:
+def run(folder: Path, log_format: str) -> int:
     """Run the node whose configuration is in FOLDER until SIGTERM or Ctrl-C."""
-    from bftkit.runtime.node_process import run_node
+    from bftkit.runtime.node_process import run_node, tell_failure
 
-    run_node(folder, _logger(log_format))
+    log = _logger(log_format)
+    try:
+        run_node(folder, log)
+    except ConfigurationError:
+        # Many lines, written for people.
+        raise
+    except Exception as error:
+        return tell_failure(error, log)
+    return FINE
 
 
 def _logger(log_format: str) -> Any:

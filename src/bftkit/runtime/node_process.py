@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,19 +76,26 @@ async def _serve(config: NodeConfig, application: StateMachine, log: Log) -> Non
     if config.runtime.insecure:
         log("insecure", level="warning", node=name, detail="connections are made without TLS")
     node = Node.open(config.path, application)
-    async with anyio.create_task_group() as tasks, node:
-        tasks.start_soon(_watch_signals, node, log)
-        tasks.start_soon(_tell_events, node, log)
-        # What was made until now stays: the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(GC_THRESHOLD, 50, 50)
-        address = next(member.client_address for member in config.genesis.members if member.name == name)
-        log("ready", node=name, pid=os.getpid(), engine=config.genesis.cluster.engine, clients=address)
+    failure: Exception | None = None
+    async with anyio.create_task_group() as tasks:
         try:
-            await node.run_until_stopped()
-        finally:
-            tasks.cancel_scope.cancel()
+            async with node:
+                tasks.start_soon(_watch_signals, node, log)
+                tasks.start_soon(_tell_events, node, log)
+                # What was made until now stays: the collector need not look at it again.
+                gc.collect()
+                gc.freeze()
+                gc.set_threshold(GC_THRESHOLD, 50, 50)
+                address = next(member.client_address for member in config.genesis.members if member.name == name)
+                log("ready", node=name, pid=os.getpid(), engine=config.genesis.cluster.engine, clients=address)
+                await node.run_until_stopped()
+        except Exception as error:
+            # Kept until the group is left, which would wrap it; and the node is left before the group is cancelled, or
+            # its failure would drown in the cancellation.
+            failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
     log("stopped", node=name)
 
 
@@ -101,7 +109,20 @@ async def _watch_signals(node: Node, log: Log) -> None:
 async def _tell_events(node: Node, log: Log) -> None:
     async with node.events() as events:
         async for event in events:
-            log(event.kind.replace(" ", "_"), node=node.name, detail=event.detail)
+            # The end of the process is told once, by whoever knows how it ended.
+            if event.kind != "stopped":
+                log(event.kind.replace(" ", "_"), node=node.name, detail=event.detail)
+
+
+def tell_failure(error: Exception, log: Log) -> int:
+    """Log why a node could not start, or stopped by itself; return the exit code: 2 where its files are at fault."""
+    if isinstance(error, ConfigurationError):
+        log("refused", level="error", reason=str(error))
+        return 2
+    # What is none of the library's own errors is a defect of it, and needs its place to be found.
+    place = {} if isinstance(error, BftkitError) else {"traceback": "".join(traceback.format_exception(error))}
+    log("failed", level="error", reason=str(error), kind=type(error).__name__, **place)
+    return 1
 
 
 def write_json_line(event: str, **fields: Any) -> None:
@@ -129,12 +150,8 @@ def main(arguments: Sequence[str]) -> int:
         del arguments[:2]
     try:
         run_node(arguments[0], write_json_line)
-    except ConfigurationError as error:
-        write_json_line("refused", level="error", reason=str(error))
-        return 2
-    except BftkitError as error:
-        write_json_line("failed", level="error", reason=str(error), kind=type(error).__name__)
-        return 1
+    except Exception as error:
+        return tell_failure(error, write_json_line)
     return 0
 
 
