@@ -183,10 +183,10 @@ async def test_a_member_that_is_none(tmp_path: Path) -> None:
         forged = text.replace('name = "n3"', 'name = "n9"').replace(member.public_key, key.public_key.hex())
         (folder / "genesis.toml").write_text(forged)
         (folder / "bftkit.toml").write_text(
-            '[node]\nname = "n9"\ngenesis = "genesis.toml"\n[keys]\nconsensus = "stranger.key"\n'
+            '[node]\nname = "n9"\ngenesis = "genesis.toml"\n[keys]\nconsensus = "keys/stranger.key"\n'
         )
-        (folder / "stranger.key").write_text(f"ed25519:{key.seed().hex()}\n")
-        (folder / "stranger.key").chmod(0o600)
+        (folder / "keys" / "stranger.key").write_text(f"ed25519:{key.seed().hex()}\n")
+        (folder / "keys" / "stranger.key").chmod(0o600)
         for file in ("certificate.pem", "certificate.key", "authority.pem"):
             (folder / "keys" / file).unlink()
             (keys / file).rename(folder / "keys" / file)

@@ -46,6 +46,7 @@ class Process:
     """One node that runs; its log lines as dictionaries."""
 
     def __init__(self, folder: Path, **environment: str) -> None:
+        self.folder = folder
         (folder.parent / "wrong.py").write_text(APPLICATIONS)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bftkit.runtime.node_process", "--parent", str(os.getpid()), str(folder)],
@@ -148,3 +149,33 @@ def test_a_state_of_its_own_ends_the_process_with_a_failure(tmp_path):
         assert_failed(diverging, "ApplicationError", "differs")
         for node in honest:
             assert node.stop()[0] == 0
+
+
+def refusal(folder: Path) -> str:
+    """Start a node that must not start; return why it did not."""
+    with run(folder) as (node,):
+        code, (line,) = node.end()
+    assert (code, line["event"], line["level"]) == (2, "refused", "error")
+    return line["reason"]
+
+
+def test_a_disk_that_was_emptied_keeps_the_node_down_until_it_is_restored(tmp_path):
+    folder = lone(tmp_path)
+    with run(folder) as (node,):
+        submit(node.ready().folder.parent)
+        assert node.stop()[0] == 0
+    (folder / "data").rename(tmp_path / "lost")
+    for empty in ((), ("data",), ("data", "data/log")):
+        for name in empty:
+            (folder / name).mkdir(exist_ok=True)
+        reason = refusal(folder)
+        for words in ("has run before", "safety", "Restore the disk", "new identity", "testnet new"):
+            assert words in reason
+    (folder / "data" / "log" / "lock").touch()
+    assert "has run before" in refusal(folder)
+    for path in (folder / "data" / "log" / "lock", folder / "data" / "log", folder / "data"):
+        path.unlink() if path.is_file() else path.rmdir()
+    (tmp_path / "lost").rename(folder / "data")
+    with run(folder) as (node,):
+        node.ready()
+        assert node.stop()[0] == 0

@@ -40,8 +40,8 @@ def test_each_node_finds_its_own_key_and_certificate(net):
 
 
 def test_private_files_are_private(net):
-    private = list(net.rglob("*.key"))
-    assert len(private) == 4 * 2 + 2 + 1
+    private = [*net.rglob("*.key"), *net.rglob("first-start")]
+    assert len(private) == 4 * 3 + 2 + 1
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in private)
     assert stat.S_IMODE(net.stat().st_mode) == 0o700
 

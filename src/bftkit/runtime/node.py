@@ -24,7 +24,6 @@ from bftkit.replica.execution import Executor
 from bftkit.replica.explain import explain
 from bftkit.replica.inputs import PeerDown, PeerUp, Submission, Submitted
 from bftkit.replica.outputs import Report
-from bftkit.replica.records import RecordKind
 from bftkit.replica.recovery import LoggedRecord, recover
 from bftkit.replica.settings import ReplicaSettings
 from bftkit.replica.state_machine import StateMachine
@@ -35,6 +34,7 @@ from bftkit.runtime.client import Client, ClientSettings, Receipt
 from bftkit.runtime.client_edge import ClientEdge, ReplyChannel
 from bftkit.runtime.client_port import ClientConnection, ClientPort
 from bftkit.runtime.clock import Clock, MonotonicClock
+from bftkit.runtime.first_start import FirstStart, open_log
 from bftkit.runtime.listener import Refusal
 from bftkit.runtime.local_connector import LocalConnector
 from bftkit.runtime.metrics_port import MetricsPort
@@ -82,6 +82,8 @@ class NodeParts(msgspec.Struct, kw_only=True):
     """Where clients connect; None inside a program."""
     metrics_address: str = ""
     """Where metrics are served; empty: nowhere."""
+    first_start: FirstStart | None = None
+    """Whether the disk may be empty; None: it may."""
     lanes: int = 1
     """Inbound queues, a power of two."""
     facts: dict[str, Any] = {}
@@ -165,7 +167,7 @@ class Node:
         settings = self.settings
         verifier = SignatureVerifier()
         identity = identity_of(settings.genesis, self.name)
-        self._log = Log.open(self._parts.storage, LOG_DIRECTORY, identity, indexed_kinds=(RecordKind.BODY,))
+        self._log = open_log(self._parts.storage, LOG_DIRECTORY, identity, self._parts.first_start)
         try:
             snapshots = SnapshotStore(self._parts.storage, SNAPSHOT_DIRECTORY)
             executor = Executor(self._application, settings.genesis, verifier.verify)

@@ -16,6 +16,7 @@ from bftkit.replica.settings import ReplicaSettings
 from bftkit.runtime.client_port import ClientPort
 from bftkit.runtime.connection import NetworkTuning
 from bftkit.runtime.credentials import CredentialFiles, credential_files, read_signing_key
+from bftkit.runtime.first_start import FirstStart
 from bftkit.runtime.node import NodeParts
 from bftkit.runtime.tcp import TcpTransport
 from bftkit.storage.files import FileStorage
@@ -82,6 +83,7 @@ def node_parts(path: str) -> NodeParts:
         storage=FileStorage(data),
         transport=transport,
         port=port,
+        first_start=FirstStart(Path(config.keys.consensus).parent, data),
         metrics_address=config.metrics.address,
         lanes=config.runtime.lanes,
         facts={"insecure": config.runtime.insecure, "tls": not config.runtime.insecure},

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.abc
 
 from bftkit.config import NODE_FILE, NodeConfig, load_node_config
 from bftkit.errors import BftkitError, ConfigurationError
@@ -80,7 +81,8 @@ async def _serve(config: NodeConfig, application: StateMachine, log: Log) -> Non
     async with anyio.create_task_group() as tasks:
         try:
             async with node:
-                tasks.start_soon(_watch_signals, node, log)
+                # Whoever reads "ready" may send a signal at once.
+                await tasks.start(_watch_signals, node, log)
                 tasks.start_soon(_tell_events, node, log)
                 # What was made until now stays: the collector need not look at it again.
                 gc.collect()
@@ -99,8 +101,9 @@ async def _serve(config: NodeConfig, application: StateMachine, log: Log) -> Non
     log("stopped", node=name)
 
 
-async def _watch_signals(node: Node, log: Log) -> None:
+async def _watch_signals(node: Node, log: Log, *, task_status: anyio.abc.TaskStatus[None]) -> None:
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
         async for number in signals:
             log("stopping", node=node.name, signal=signal.Signals(number).name)
             node.stop()

@@ -4,6 +4,7 @@
 
     net/genesis.toml                 what all members agree on (each folder has its copy)
     net/n0/bftkit.toml, n0/keys/     a node: everything it needs, so the folder can be moved to its machine
+    net/n0/keys/first-start          says that n0 has never started; its first start removes it
     net/client/client.toml, keys/    a client
     net/authority/                   the private authority that made the certificates; it stays with the operator
 """
@@ -45,6 +46,7 @@ from bftkit.runtime.credentials import (
     write_credentials,
     write_signing_key,
 )
+from bftkit.runtime.first_start import allow_first_start
 from bftkit.wire.auth import SigningKey
 
 DEFAULT_BASE_PORT = 27100
@@ -149,6 +151,7 @@ def _write_node(
     keys = _folder(_folder(directory) / "keys")
     _folder(directory / "data")
     write_signing_key(keys / "consensus.key", key)
+    allow_first_start(keys)
     write_credentials(issue(authority, "node", name), keys)
     (directory / GENESIS_FILE).write_text(genesis, encoding="utf-8")
     node = NodeFile(
