@@ -282,7 +282,8 @@ def hold(state: State, sender: ReplicaIndex, message: Vote, out: list[EngineOutp
 
 def ask_new_view(state: State, peer: ReplicaIndex, view: int, out: list[EngineOutput]) -> None:
     """Ask a member that speaks of a later view for its NEW-VIEW, now and then."""
-    if any(candidate.view >= view for candidate in state.candidates.values()):
+    candidate = state.candidates.get(view % state.quorum.members)
+    if candidate is not None and candidate.view >= view:
         return
     if may_ask(state, peer):
         out.append(Send(peer, FetchNewView(view)))

@@ -5,9 +5,12 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from bftkit.core.batch import BatchBody
 from bftkit.core.outputs import Broadcast, Send
 from bftkit.core.quorum import Quorum
 from bftkit.plugins import load_engine
+from bftkit.replica.messages import Progress
+from bftkit.replica.outputs import SendBody
 from bftkit.testing.profile import Profile
 from bftkit.testing.simulation import make_world, run
 from bftkit.testing.world import World
@@ -72,15 +75,19 @@ def silent(outputs):
 
 
 def two_faced(members: int):
-    """Make of each proposal two: half of the members hear of an empty one."""
+    """Make of each proposal two: half of the members hear of the batches of the one before, and one hears of both."""
+    before = []
 
     def rewrite(outputs):
         said = []
         for output in outputs:
             match output:
                 case Broadcast(PrePrepare() as proposal):
-                    other = msgspec.structs.replace(proposal, refs=proposal.refs[:-1])
+                    other = msgspec.structs.replace(proposal, refs=before[-1]) if before else proposal
+                    if not before or before[-1] != proposal.refs:
+                        before.append(proposal.refs)
                     said += [Send(peer, proposal if peer % 2 else other) for peer in range(members)]
+                    said.append(Send(1, other))
                 case _:
                     said.append(output)
         return said
@@ -106,5 +113,46 @@ def test_a_primary_that_tells_two_stories_divides_nobody(seed):
     world = world_of(seed, duplication=0.1, link_us=(200, 20_000))
     world.nodes[0].honest = False
     world.nodes[0].rewrite = two_faced(4)
+    run(world)
+    assert world.checkers.commits > 0
+    assert world.counters["accused"] > 0, "the one who heard both stories has the proof"
+
+
+def boastful(outputs):
+    """Claim to be far ahead, whenever asked and whenever not."""
+
+    def boast(message):
+        if not isinstance(message, Progress):
+            return message
+        return msgspec.structs.replace(message, position=message.position + 1_000, height=message.height + 1_000)
+
+    said = []
+    for output in outputs:
+        speaks = isinstance(output, Send | Broadcast)
+        said.append(msgspec.structs.replace(output, message=boast(output.message)) if speaks else output)
+    return said
+
+
+def withholding(outputs):
+    """Keep all bodies, but for those that go to one other member; answer no request for one."""
+    kept = []
+    for output in outputs:
+        match output:
+            case Broadcast(BatchBody() as body):
+                kept += [Send(1, body), Send(0, body)]
+            case SendBody():
+                pass
+            case _:
+                kept.append(output)
+    return kept
+
+
+@pytest.mark.parametrize("lie", [boastful, withholding])
+@pytest.mark.parametrize("liar", [0, 3])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_member_that_lies_about_what_it_has_stops_nobody(seed, liar, lie):
+    world = world_of(seed, loss=0.05, crashes=1, checkpoint_interval=2, snapshot_positions=4)
+    world.nodes[liar].honest = False
+    world.nodes[liar].rewrite = lie
     run(world)
     assert world.checkers.commits > 0
