@@ -1,5 +1,6 @@
 """What a run of the benchmark says: its figures by name, the median of repeats, and a table."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -64,6 +65,7 @@ def median_run(repeats: Sequence[dict[str, Any]]) -> dict[str, Any]:
     middle = dict(ordered[(len(ordered) - 1) // 2])
     middle["lost"] = sum(run["lost"] for run in repeats)
     middle["duplicated"] = sum(run["duplicated"] for run in repeats)
+    middle["unknown"] = sum(run["unknown"] for run in repeats)
     middle["equal_state"] = all(run["equal_state"] for run in repeats)
     middle["repeats"] = len(repeats)
     middle["throughput_spread_tx_s"] = [ordered[0]["throughput_tx_s"], ordered[-1]["throughput_tx_s"]]
@@ -71,7 +73,10 @@ def median_run(repeats: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def is_safe(run: dict[str, Any]) -> bool:
-    """Say whether nothing was lost, nothing done twice, and all states equal."""
+    """Say whether nothing was lost, nothing done twice, and all states equal.
+
+    Commands whose outcome is not known are neither: they are reported, and promised to nobody.
+    """
     return not run["lost"] and not run["duplicated"] and bool(run["equal_state"])
 
 
@@ -88,9 +93,58 @@ def commit_gap_ms(replies_ms: Sequence[int], event_ms: int) -> int | None:
     return max(later - earlier for earlier, later in pairwise(marks))
 
 
+def longest_pause_ms(replies_ms: Sequence[int], event_ms: int) -> int | None:
+    """Return the longest interval between replies that reaches into the stretch of `commit_gap_ms`, in full.
+
+    None where no reply ended such an interval.
+    """
+    begin, end = event_ms - MILLISECONDS, event_ms + 2 * MILLISECONDS
+    pauses = [later - earlier for earlier, later in pairwise(replies_ms) if later > begin and earlier < end]
+    return max(pauses, default=None)
+
+
+def acknowledged_after(replies_ms: Sequence[int], acknowledged_by: Sequence[int], event_ms: int) -> int:
+    """Return how many commands were answered later than in the millisecond of an event."""
+    before = bisect_right(replies_ms, event_ms)
+    total = acknowledged_by[-1] if acknowledged_by else 0
+    return total - (acknowledged_by[before - 1] if before else 0)
+
+
+def all_use_tls(status: Sequence[dict[str, Any]]) -> bool:
+    """Say whether every replica answers, and says that its connections are made over TLS."""
+    return bool(status) and all(replica.get("tls") is True for replica in status)
+
+
+def all_synced(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> bool:
+    """Say whether every replica synced its log between two looks at their counters.
+
+    A counter that is smaller than before was started anew.
+    """
+
+    def count(status: dict[str, Any]) -> int:
+        found = status.get("counters", {}).get("fsyncs", 0)
+        return found if isinstance(found, int) else 0
+
+    pairs = [(count(early), count(late)) for early, late in zip(before, after, strict=True)]
+    return bool(pairs) and all(late > early or 0 < late < early for early, late in pairs)
+
+
 def table(runs: Sequence[dict[str, Any]]) -> str:
     """Return the runs as text."""
-    head = ("engine", "n", "bytes", "submit", "tx/s", "p50 ms", "p99 ms", "p99.9 ms", "cmd/block", "msg/block", "safe")
+    head = (
+        "engine",
+        "n",
+        "bytes",
+        "submit",
+        "tx/s",
+        "p50 ms",
+        "p99 ms",
+        "p99.9 ms",
+        "cmd/block",
+        "msg/block",
+        "unknown",
+        "safe",
+    )
     rows = [head, *(_row(run) for run in runs)]
     widths = [max(len(row[place]) for row in rows) for place in range(len(head))]
     return "\n".join("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows)
@@ -112,5 +166,6 @@ def _row(run: dict[str, Any]) -> tuple[str, ...]:
         number(latency["p999"]),
         number(run["commands_per_block"], 0),
         number(run["messages_per_block"]),
+        f"{run['unknown']:,}",
         "yes" if is_safe(run) else "NO",
     )

@@ -12,7 +12,7 @@ from bftkit.bench.load import LoadConfig
 from bftkit.bench.load_process import LoadProcess
 from bftkit.bench.machine import syncs_to_disk
 from bftkit.bench.processes import LocalCluster
-from bftkit.bench.report import run_figures
+from bftkit.bench.report import all_synced, all_use_tls, run_figures
 from bftkit.errors import NotReady
 from bftkit.runtime.testnet import NewCluster, write_testnet
 
@@ -63,4 +63,10 @@ def run_once(
                     event = load.next_event(1.0)
                     if event is not None:
                         on_event(event)
-                return run_figures(msgspec.structs.asdict(plan), load.events, tls=True, fsync=syncs_to_disk(net))
+                measured = load.events["measured"]
+                return run_figures(
+                    msgspec.structs.asdict(plan),
+                    load.events,
+                    tls=all_use_tls(measured["after"]),
+                    fsync=syncs_to_disk(net) and all_synced(measured["before"], measured["after"]),
+                )
