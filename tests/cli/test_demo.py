@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bftkit.cli.demo import PlainScreen, _verdict
+from bftkit.cli.demo import CODES, PlainScreen, _measured, _verdict
 from bftkit.cli.live_screen import LiveScreen
 
 STATUS: list[dict[str, Any]] = [
@@ -36,6 +36,17 @@ def test_the_verdict_names_everything_that_is_wrong():
     assert _verdict(FIGURES) == (
         "verdict violated: 1,234,567 commands committed, 2 lost, 0 duplicated, 100 unknown, 3/4 equal state root"
     )
+
+
+def test_only_violated_safety_has_the_code_of_violated_safety():
+    assert CODES == {"ok": 0, "incomplete": 1, "violated": 4}
+
+
+def test_what_was_measured_is_said_and_nothing_else():
+    figures = {"throughput_tx_s": 1234.5, "processes": 4, "tls": True, "fsync": True}
+    assert _measured(figures) == "1,234 commands per second · 4 processes · mTLS · fsync to disk"
+    figures |= {"tls": False, "fsync": False}
+    assert _measured(figures).endswith("no TLS · no fsync to a disk")
 
 
 def test_the_live_table_fits_into_a_small_terminal():

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bftkit.bench.machine import syncs_to_disk
 from bftkit.bench.processes import read_record
 
 pytestmark = [pytest.mark.processes, pytest.mark.network, pytest.mark.timeout(120)]
@@ -141,11 +142,35 @@ def test_the_demo_ends_in_a_verdict(tmp_path):
     assert figures["first_commit_s"] > 0
     assert figures["leader_kill"]["leader"] == "n0"
     assert 0 < figures["leader_kill"]["commit_gap_ms"] <= 3000
+    assert figures["leader_kill"]["longest_pause_ms"] > 0
+    assert figures["leader_kill"]["committed_after"] > 6400
+    assert figures["leader_kill"]["caught_up_batches"] >= 0
+    assert (figures["agreeing"], figures["missing"]) == (4, [])
     assert (figures["engine"], figures["swapped_to"], figures["swap"]) == ("pbft", None, None)
     assert (figures["replicas"], figures["processes"], figures["tls"]) == (4, 4, True)
-    assert isinstance(figures["fsync"], bool)
-    assert "killed leader n0" in done.stderr
+    assert figures["fsync"] is syncs_to_disk(tmp_path)
+    lines = done.stderr.splitlines()
+    told = (
+        "x killed leader n0",
+        "~ commits again, view 0 -> ",
+        "+ started n0 again",
+        "+ n0 back, caught up ",
+        "verdict ok",
+    )
+    places = [next(place for place, line in enumerate(lines) if words in line) for words in told]
+    assert places == sorted(places)
+    assert "no swap" in lines[1]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_demo_says_why_nobody_is_killed(tmp_path):
+    done = bftkit(
+        "demo", "--engine", "solo", "--replicas", "1", "--seconds", "8", env={**os.environ, "TMPDIR": str(tmp_path)}
+    )
+    assert done.returncode == 0, done.stderr
+    assert "- no kill: a cluster of 1 on solo cannot do without any replica" in done.stdout
+    assert "verdict ok" in done.stdout
+    assert "1/1 equal state root" in done.stdout
 
 
 def test_ctrl_c_leaves_no_process_and_no_file(tmp_path):

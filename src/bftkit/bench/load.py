@@ -8,6 +8,7 @@ not anybody was free to send them then: a stall is seen by all that it delayed (
 import gc
 import itertools
 import json
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from typing import Any, Literal
 
 import anyio
 import msgspec
+from anyio.abc import TaskStatus
 
 from bftkit.bench.processes import cpu_seconds
 from bftkit.bench.verdict import judge
@@ -31,6 +33,8 @@ ENVELOPE_COMMANDS = 100
 SILENCE_MS = 150
 """A pause between replies that is worth a line."""
 WATCH_S = 0.5
+ENOUGH = signal.SIGUSR1
+"""Says, once `measured` is reported, that the load need not go on; only with `hold_s`."""
 DRAIN_S = 5.0
 """How long the last commands may take after the load has ended."""
 
@@ -56,7 +60,9 @@ class LoadConfig(msgspec.Struct, frozen=True, kw_only=True):
     pids: tuple[int, ...] = ()
     """Processes whose processor time is measured."""
     watch: bool = False
-    """Tell every half second what the replicas say about themselves."""
+    """Tell what the replicas say about themselves: every half second, and whenever commands are answered again."""
+    hold_s: float = 0.0
+    """How much longer the load goes on, unmeasured, unless `ENOUGH` comes before."""
     parent: int = 0
     """The process to die with; 0: none."""
 
@@ -91,6 +97,9 @@ class LoadGenerator:
         self.acknowledged = 0
         self.replies_ms: list[int] = []
         """Each millisecond, on the monotonic clock, in which something was answered."""
+        self.acknowledged_by: list[int] = []
+        """How many commands were answered by the end of each of these milliseconds."""
+        self._looking: anyio.Event | None = None
         self._total: Window | None = None
         self._second = Window()
         self._ending = False
@@ -115,8 +124,11 @@ class LoadGenerator:
                     tasks.start_soon(self._drive, client, lane)
                 if config.watch:
                     tasks.start_soon(self._watch, client)
+                enough = await tasks.start(self._listen) if config.hold_s else None
                 await anyio.sleep(config.warm_up_s)
                 await self._measure(client)
+                if enough is not None:
+                    await self._hold(enough)
                 self._ending = True
                 with anyio.move_on_after(DRAIN_S):
                     while len(self._at_rest) < len(self.lanes):
@@ -129,7 +141,24 @@ class LoadGenerator:
                 verdict=msgspec.structs.asdict(verdict),
                 acknowledged=self.acknowledged,
                 replies_ms=self.replies_ms,
+                acknowledged_by=self.acknowledged_by,
+                status=await client.status(),
             )
+
+    async def _listen(self, *, task_status: TaskStatus[anyio.Event]) -> None:
+        """Wait for `ENOUGH`; the event that is handed over tells of it."""
+        enough = anyio.Event()
+        with anyio.open_signal_receiver(ENOUGH) as signals:
+            task_status.started(enough)
+            async for _ in signals:
+                enough.set()
+
+    async def _hold(self, enough: anyio.Event) -> None:
+        with anyio.move_on_after(self.config.hold_s):
+            while not enough.is_set():
+                with anyio.move_on_after(1.0):
+                    await enough.wait()
+                self._next_second()
 
     async def _measure(self, client: Client) -> None:
         status, cpu, own = await client.status(), self._cpu(), time.process_time()
@@ -162,8 +191,12 @@ class LoadGenerator:
 
     async def _watch(self, client: Client) -> None:
         while True:
-            self.report("replicas", status=await client.status(timeout=WATCH_S), acknowledged=self.acknowledged)
-            await anyio.sleep(WATCH_S)
+            self._looking = anyio.Event()
+            asked_at = time.monotonic()
+            status = await client.status(timeout=WATCH_S)
+            self.report("replicas", status=status, asked_at=asked_at, acknowledged=self.acknowledged)
+            with anyio.move_on_after(WATCH_S):
+                await self._looking.wait()
 
     def _cpu(self) -> list[float | None]:
         return [cpu_seconds(pid) for pid in self.config.pids]
@@ -220,8 +253,12 @@ class LoadGenerator:
         last_ms = self.replies_ms[-1] if self.replies_ms else 0
         if last_ms != now_ms:
             self.replies_ms.append(now_ms)
+            self.acknowledged_by.append(0)
+        self.acknowledged_by[-1] = self.acknowledged
         if last_ms and now_ms - last_ms >= SILENCE_MS:
             self.report("resumed", after_ms=now_ms - last_ms)
+            if self._looking is not None:
+                self._looking.set()
         latency_us = int((now - due) * 1_000_000)
         for window in (self._second,) if self._total is None else (self._second, self._total):
             window.commands += count

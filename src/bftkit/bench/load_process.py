@@ -53,6 +53,11 @@ class LoadProcess:
         self._process.wait(END_TIMEOUT_S)
         self._reader.join(END_TIMEOUT_S)
 
+    def enough(self) -> None:
+        """Say that the load need not go on; only once it has reported `measured`, and with `hold_s`."""
+        if self._process.poll() is None:
+            self._process.send_signal(load.ENOUGH)
+
     def next_event(self, timeout: float) -> dict[str, Any] | None:
         """Return the next event, or None where none came in time; NotReady once the generator has failed or ended."""
         try:

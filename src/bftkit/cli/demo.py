@@ -1,17 +1,18 @@
 """`bftkit demo`: see a cluster of processes lose its leader and nothing else."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, Protocol
 
 import rich_click as click
 
-from bftkit.cli.main import FINE, UNSAFE
+from bftkit.cli.main import CHECK_FAILED, FINE, UNSAFE
 from bftkit.cli.options import json_option
 from bftkit.cli.stopping import ends_on_signals
 
-Tell = Callable[[float, str], None]
+CODES = {"ok": FINE, "incomplete": CHECK_FAILED, "violated": UNSAFE}
+"""The exit code of each verdict."""
 
 
 class Screen(Protocol):
@@ -41,18 +42,21 @@ def demo(engine: str, swap: str | None, replicas: int, seconds: float, no_kill: 
     screen: Any = _live_screen() if live else PlainScreen(sys.stderr if as_json else sys.stdout)
     plan = StoryPlan(engine=engine, replicas=replicas, seconds=seconds, kill=not no_kill)
     with ends_on_signals(), screen if live else nullcontext():
-        screen.tell(0.0, f"bftkit demo · {replicas} replicas · engine {engine} · real processes · mTLS · fsync")
-        if swap is not None:
-            screen.tell(0.0, f"- no swap to {swap}: this version does not change the engine of a running cluster")
+        screen.tell(0.0, f"bftkit demo · {replicas} replicas · engine {engine} · real processes")
+        wish = "" if swap is None else f" to {swap}"
+        screen.tell(0.0, f"- no swap{wish}: changing the engine of a running cluster is not in this version yet")
         figures = Story(plan, screen.tell, screen.show).run()
+        for missing in figures["missing"]:
+            screen.tell(figures["seconds"], f"! {missing}")
         screen.tell(figures["seconds"], _verdict(figures))
+        screen.tell(figures["seconds"], _measured(figures))
     if as_json:
         import json
 
         click.echo(json.dumps(figures))
     else:
         click.echo("next: bftkit testnet new ./net · bftkit bench run · README")
-    return FINE if figures["verdict"] == "ok" else UNSAFE
+    return CODES[figures["verdict"]]
 
 
 def _verdict(figures: dict[str, Any]) -> str:
@@ -62,6 +66,12 @@ def _verdict(figures: dict[str, Any]) -> str:
         f"verdict {figures['verdict']}: {figures['committed']:,} commands committed, {figures['lost']:,} lost, "
         f"{figures['duplicated']:,} duplicated{unknown}, {agreeing}"
     )
+
+
+def _measured(figures: dict[str, Any]) -> str:
+    tls = "mTLS" if figures["tls"] else "no TLS"
+    fsync = "fsync to disk" if figures["fsync"] else "no fsync to a disk"
+    return f"{figures['throughput_tx_s']:,.0f} commands per second · {figures['processes']} processes · {tls} · {fsync}"
 
 
 class PlainScreen:
