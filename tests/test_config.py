@@ -210,6 +210,7 @@ def test_any_set_of_mistakes_is_reported_whole(tmp_path_factory, chosen):
         ({"client_address": "127.0.0.1:7003"}, "members[3].client_address", "is used twice"),
         ({"name": "N3"}, "members[3].name", "a name has"),
         ({"weight": 0}, "members[3].weight", "at least 1"),
+        ({"weight": 2}, "members[3].weight", "yet: the only value is 1"),
         ({"client_address": "127.0.0.1:0"}, "members[3].client_address", "port from 1 to 65535"),
         ({"client_address": "127.0.0.1:65536"}, "members[3].client_address", "port from 1 to 65535"),
         ({"public_key": "04" * 31}, "members[3].public_key", "this one has 62"),
@@ -284,6 +285,7 @@ def test_unknown_tables_are_refused(folder):
         ("node = 3", "[node] must be a table"),
         ('[node]\nname = "n0"\ngenesis = ["x"]', "genesis must be a text, not an array"),
         ('[node]\nname = "n0"\n[runtime]\nworkers = true', "workers must be a whole number"),
+        ('[node]\nname = "n0"\n[runtime]\nworkers = 2', "not possible yet: the only value is 0"),
         ('[node]\nname = "n0"\n[runtime]\nlanes = 12', "12 is not a power of two; the nearest are 8 and 16"),
         (
             '[node]\nname = "n0"\nlog_level = "warnning_"',

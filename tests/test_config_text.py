@@ -75,12 +75,18 @@ def test_written_files_explain_every_key_and_when_it_applies():
         assert f"{doc.text} ({doc.applies})" in joined, doc.key
 
 
+def test_a_written_genesis_promises_no_change_of_a_running_cluster():
+    text = render_genesis(GENESIS).replace("\n# ", " ")
+    assert "cannot be changed for a running cluster yet" in text
+    assert "proposes" not in text
+
+
 def test_every_key_is_described():
     docs = key_docs()
     assert {"cluster.engine", "limits.checkpoint_interval", "members.weight", "node.name", "runtime.lanes"} <= set(docs)
     for doc in docs.values():
         assert doc.text.endswith("."), doc.key
-        assert doc.applies in ("at once", "restart", "cluster change")
+        assert doc.applies in ("restart", "cluster change")
         assert doc.required == (doc.key in ("cluster.id", "node.name") or doc.key.startswith("members.")) or (
             doc.key == "members.weight"
         )

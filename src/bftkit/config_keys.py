@@ -14,13 +14,12 @@ import msgspec
 from bftkit.core.epoch import Limits
 from bftkit.core.ids import PUBLIC_KEY_BYTES
 
-Applies = Literal["at once", "restart", "cluster change"]
-AT_ONCE: Final = "at once"
-"""A running node takes a change over when the file changes."""
+Applies = Literal["restart", "cluster change"]
 RESTART: Final = "restart"
 """A change takes effect when the node starts again."""
 CLUSTER_CHANGE: Final = "cluster change"
-"""A change is proposed to the group and takes effect with a new epoch, on all members at one position."""
+"""All members must share the value. Changing it for a running cluster is not possible yet: a node that differs is
+refused by the others, by the name of the key."""
 
 Rule = Callable[[Any], str | None]
 """Says what is wrong with a value of the right type, or None."""
@@ -78,6 +77,14 @@ def _power_of_two_rule(value: int) -> str | None:
         return None
     below = 1 << value.bit_length() - 1
     return f"{value} is not a power of two; the nearest are {below} and {2 * below}"
+
+
+def _workers_rule(value: int) -> str | None:
+    return "verifying in worker processes is not possible yet: the only value is 0" if value > 0 else None
+
+
+def _weight_rule(value: int) -> str | None:
+    return "members cannot differ in weight yet: the only value is 1" if value > 1 else None
 
 
 def _faults_rule(value: int | None) -> str | None:
@@ -143,7 +150,8 @@ class MemberSection(msgspec.Struct, frozen=True, kw_only=True):
     client_address: Annotated[str, key("Where clients reach it, host:port.", RESTART, _address_rule)]
     public_key: Annotated[str, key("Its Ed25519 public key, 64 hexadecimal digits.", CLUSTER_CHANGE, _public_key_rule)]
     weight: Annotated[
-        int, key("How often it leads, relative to others; votes all count the same.", CLUSTER_CHANGE, ge=1, le=1000)
+        int,
+        key("How often it leads, relative to others; only 1 yet: all the same.", CLUSTER_CHANGE, _weight_rule, ge=1),
     ] = 1
 
 
@@ -164,7 +172,7 @@ class NodeSection(msgspec.Struct, frozen=True, kw_only=True):
     genesis: Annotated[str, key("Path of the genesis file.", RESTART, _file_rule)] = "genesis.toml"
     data: Annotated[str, key("Folder of log and snapshots.", RESTART, _file_rule)] = "data"
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], key("Least severe events that are logged.", AT_ONCE)
+        Literal["debug", "info", "warning", "error"], key("Least severe events that are logged.", RESTART)
     ] = "info"
 
 
@@ -183,7 +191,7 @@ class RuntimeSection(msgspec.Struct, frozen=True, kw_only=True):
     """`[runtime]`: how this node uses its machine."""
 
     workers: Annotated[
-        int, key("Processes that parse and verify; 0: the event loop does it.", RESTART, ge=0, le=256)
+        int, key("Processes that parse and verify; only 0 yet: the event loop does it.", RESTART, _workers_rule, ge=0)
     ] = 0
     lanes: Annotated[int, key("Inbound queues, a power of two.", RESTART, _power_of_two_rule, ge=1, le=1024)] = 1
     insecure: Annotated[bool, key("Connect without TLS; for tests on one machine only.", RESTART)] = False

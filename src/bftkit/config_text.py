@@ -57,7 +57,10 @@ def _section(header: str, section: msgspec.Struct, *, comments: bool = True) -> 
 def render_genesis(genesis: GenesisConfig) -> str:
     """Return a commented `genesis.toml` that loads as the same settings."""
     lines = _comment("What all members of the group must agree on: this file is the same everywhere, byte for byte.")
-    lines += _comment(f'A "{CLUSTER_CHANGE}" is never made here alone: edit it, and the node proposes it to the group.')
+    lines += _comment(
+        f'A key that is marked "{CLUSTER_CHANGE}" cannot be changed for a running cluster yet: a node whose value '
+        "differs is refused by the others, by the name of the key."
+    )
     lines += ["", *_section("[cluster]", genesis.cluster), "", "[engine_options]"]
     lines += [f"{toml_key(name)} = {toml_value(value)}" for name, value in genesis.engine_options.items()]
     lines += ["", *_section("[limits]", genesis.limits)]

@@ -47,6 +47,7 @@ class Process:
 
     def __init__(self, folder: Path, **environment: str) -> None:
         self.folder = folder
+        self._said: list[dict[str, str]] = []
         (folder.parent / "wrong.py").write_text(APPLICATIONS)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bftkit.runtime.node_process", "--parent", str(os.getpid()), str(folder)],
@@ -58,15 +59,21 @@ class Process:
 
     def ready(self) -> "Process":
         """Wait until it serves clients."""
+        self.until("ready")
+        return self
+
+    def until(self, event: str) -> None:
+        """Wait until it logs an event."""
         for line in self.process.stderr or ():
-            if json.loads(line)["event"] == "ready":
-                return self
+            self._said.append(json.loads(line))
+            if self._said[-1]["event"] == event:
+                return
         pytest.fail(f"it ended with code {self.process.wait()}")
 
     def end(self) -> tuple[int, list[dict[str, str]]]:
-        """Wait for its end; return the exit code and what it logged since."""
+        """Wait for its end; return the exit code and what it logged."""
         _, said = self.process.communicate(timeout=30)
-        return self.process.returncode, [json.loads(line) for line in said.splitlines()]
+        return self.process.returncode, [*self._said, *map(json.loads, said.splitlines())]
 
     def stop(self) -> tuple[int, list[dict[str, str]]]:
         """Tell it to end, and wait for that."""
@@ -86,23 +93,26 @@ def run(*folders: Path, **environment: str) -> Iterator[list[Process]]:
             node.process.communicate()
 
 
-def lone(folder: Path, application: str = "bftkit.batteries.counter:Counter") -> Path:
+def lone(folder: Path, application: str = "bftkit.batteries.counter:Counter", **more: object) -> Path:
     """Write a cluster of one member; return the member's folder."""
     net = folder / "net"
-    write_testnet(net, NewCluster(replicas=1, engine="solo", base_port=0, application=application))
+    write_testnet(net, NewCluster(replicas=1, engine="solo", base_port=0, application=application, **more))
     return net / "n0"
 
 
-def submit(net: Path, command: bytes = b"1") -> None:
-    """Submit a command; whether it is answered is not the question here."""
+def submit(net: Path) -> bool:
+    """Submit a command; say whether it was answered soon."""
 
-    async def go() -> None:
+    async def go() -> bool:
         with anyio.move_on_after(2):
             async with Client.open(net) as client:
-                await client.submit(command)
+                await client.submit(b"1")
+                return True
+        return False
 
     with suppress(BftkitError):
-        anyio.run(go)
+        return anyio.run(go)
+    return False
 
 
 def test_a_node_that_is_told_to_stop_ends_well(tmp_path):
@@ -113,6 +123,27 @@ def test_a_node_that_is_told_to_stop_ends_well(tmp_path):
     assert code == 0
     assert [line["event"] for line in said if line["event"].startswith("stop")] == ["stopping", "stopped"]
     assert not any(line["event"] == "failed" for line in said)
+
+
+@pytest.mark.parametrize(
+    ("level", "told"),
+    [("debug", {"debug", "info"}), ("info", {"info"}), ("error", set())],
+)
+def test_a_node_logs_what_is_severe_enough(tmp_path, level, told):
+    folder = lone(tmp_path, limits=LimitsSection(checkpoint_interval=1))
+    file = folder / "bftkit.toml"
+    text = file.read_text()
+    assert 'log_level = "info"' in text
+    file.write_text(text.replace('log_level = "info"', f'log_level = "{level}"'))
+    with run(folder) as (node,):
+        while not submit(tmp_path / "net"):
+            assert node.process.poll() is None
+        if level == "debug":
+            node.until("stable")
+        code, said = node.stop()
+    assert code == 0
+    assert {line["level"] for line in said} == told
+    assert any(line["event"] == "stable" for line in said) is (level == "debug")
 
 
 def assert_failed(node: Process, kind: str, *words: str) -> None:

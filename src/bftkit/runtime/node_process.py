@@ -34,8 +34,24 @@ SWITCH_INTERVAL_S = 0.0005
 """How long the application's thread may keep the interpreter from the consensus loop, which gives it up at each read,
 write and sync; Python's own 5 ms would add up to most of a batch's latency."""
 
+LEVELS = ("debug", "info", "warning", "error")
+"""From the least severe on."""
+EVENT_LEVELS = {"stable": "debug"} | dict.fromkeys(("accused", "behind", "diverged", "rejected", "unsigned"), "warning")
+"""How severe the events of a node are; all others are "info"."""
+
 Log = Callable[..., None]
-"""Takes the name of an event and its fields."""
+"""Takes the name of an event and its fields, `level` among them."""
+
+
+def at_least(level: str, log: Log) -> Log:
+    """Return a log that leaves out what is less severe."""
+    wanted = LEVELS[LEVELS.index(level) :]
+
+    def filtered(event: str, *, level: str = "info", **fields: Any) -> None:
+        if level in wanted:
+            log(event, level=level, **fields)
+
+    return filtered
 
 
 def load_application(name: str) -> StateMachine:
@@ -65,6 +81,7 @@ def run_node(path: str | Path, log: Log) -> None:
     config = load_node_config(file, LazyEngines())
     application = load_application(config.genesis.cluster.application)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    log = at_least(config.node.log_level, log)
     anyio.run(_serve, config, application, log, backend_options={"use_uvloop": _use_uvloop(config)})
 
 
@@ -114,7 +131,8 @@ async def _tell_events(node: Node, log: Log) -> None:
         async for event in events:
             # The end of the process is told once, by whoever knows how it ended.
             if event.kind != "stopped":
-                log(event.kind.replace(" ", "_"), node=node.name, detail=event.detail)
+                level = EVENT_LEVELS.get(event.kind, "info")
+                log(event.kind.replace(" ", "_"), level=level, node=node.name, detail=event.detail)
 
 
 def tell_failure(error: Exception, log: Log) -> int:
