@@ -72,9 +72,8 @@ def node_parts(path: str) -> NodeParts:
         credentials=credentials,
         tuning=tuning,
     )
-    port = ClientPort(
-        hello, addresses[config.node.name].client_address, members, credentials=credentials, tuning=tuning
-    )
+    # Clients have an outbox of their own length: what may wait for a peer is too much for each of a thousand clients.
+    port = ClientPort(hello, addresses[config.node.name].client_address, members, credentials=credentials)
     data = Path(config.node.data)
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     return NodeParts(
