@@ -13,6 +13,10 @@ class StateMachine(Protocol):
     found by their names: `state_root() -> bytes` (32 bytes, a cheap incremental digest of the state; without
     it a digest of the whole snapshot is taken at each checkpoint), `check(command)` (raises
     `bftkit.errors.Rejected` to refuse a command before it is ordered), `query(request) -> bytes` (reads).
+
+    Of the others only one runs at a time. `check` runs beside `apply`, on another thread, on whichever replica the
+    client has asked, before the order is known: it must look at the command alone, and read no state that changes.
+    What depends on the state is for `apply` to decide, and to answer with a result that says so.
     """
 
     def apply(self, batch: CommittedBatch) -> list[bytes]:
