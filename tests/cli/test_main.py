@@ -79,3 +79,9 @@ def test_engines_are_listed(capsys):
     assert {"name": "pbft", "fault_model": "byzantine"}.items() <= found[0].items()
     assert run(["engine", "list"]) == FINE
     assert "pbft" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", [["submit"], ["query"], ["cluster", "status"]])
+def test_a_cluster_is_named_by_its_folder_and_the_help_says_so(capsys, verb):
+    assert run([*verb, "--help"]) == 0
+    assert "address is not taken yet" in " ".join(capsys.readouterr().out.replace("│", " ").split())

@@ -21,7 +21,7 @@ def cluster_option(function: F) -> F:
         default=DEFAULT_CLUSTER,
         show_default="$BFTKIT_CLUSTER, else ./net",
         type=click.Path(path_type=Path),
-        help="Folder that `testnet new` wrote, or of a client.",
+        help="Folder that `testnet new` wrote, or of a client; an address is not taken yet.",
     )(function)
 
 
