@@ -310,5 +310,11 @@ def test_every_engine_is_known_to_every_tool():
     )
 
 
+def test_the_source_distribution_names_nothing_that_is_not_there():
+    names = project()["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    missing = [name for name in names if not any(ROOT.glob(name.removeprefix("/")))]
+    assert missing == []
+
+
 def test_the_one_command_of_the_checks_can_be_run():
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
