@@ -4,30 +4,63 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
+import msgspec
 import pytest
 from anyio.abc import ByteStream
 from anyio.streams.tls import TLSStream
+from msgspec import structs
 
 from bftkit import Client, Node, NotReady, Rejected
 from bftkit.batteries.kv import KeyValue, get, put, result
 from bftkit.config import GenesisConfig, check_files, load_genesis, render
-from bftkit.core.batch import BatchHeader
+from bftkit.core.batch import BatchHeader, BatchRef
+from bftkit.core.certificate import QuorumCertificate
+from bftkit.core.checkpoint import EMPTY_CHECKPOINT, Checkpoint, CheckpointCertificate
 from bftkit.core.ids import canonical
-from bftkit.runtime.credentials import issue, read_authority, read_credentials, write_credentials
+from bftkit.errors import HandshakeRefused
+from bftkit.replica.client_messages import (
+    AnyReply,
+    Busy,
+    Envelope,
+    OpenSession,
+    Reply,
+    SessionOpened,
+    client_domain,
+    envelope_statement,
+    open_session_statement,
+)
+from bftkit.replica.messages import StableCheckpoint
+from bftkit.runtime.connection import FramedConnection
+from bftkit.runtime.credentials import (
+    Authority,
+    Credentials,
+    issue,
+    read_authority,
+    read_credentials,
+    write_credentials,
+)
+from bftkit.runtime.dialer import connect_client, dial
+from bftkit.runtime.endpoint import Endpoint
 from bftkit.runtime.node_files import LazyEngines, node_parts
+from bftkit.runtime.peer_codec import PeerCodec
 from bftkit.runtime.testnet import NewCluster, write_testnet
+from bftkit.runtime.tls_stream import TlsStream
 from bftkit.wire.auth import SigningKey
 from bftkit.wire.envelope import encode_body
-from bftkit.wire.framing import FrameType, frame_header
+from bftkit.wire.framing import FrameType, encode_frame, frame_header
+from bftkit.wire.handshake import ChannelIdentity, LocalIdentity
+from bftkit_pbft.messages import NewView, NewViewCopy, Prepare, PrePrepare, PrePrepareCopy, ViewChange, ViewChangeCopy
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    backend: str = request.param
+    return backend
 
 
 class Net:
@@ -195,6 +228,121 @@ async def test_a_member_that_is_none(tmp_path: Path) -> None:
             await net.still_commits()
 
 
+def _identity(net: Net, name: str) -> LocalIdentity:
+    """Return what an honest member says of itself: the right cluster, genesis and settings."""
+    return node_parts(str(net.folder / name / "bftkit.toml")).transport._endpoint.hello()
+
+
+class _SaysAnything(Endpoint):
+    """An end that checks others by the true cluster, whatever it says of itself."""
+
+    true_cluster = ""
+
+    async def _secure(self, stream: Any, cluster: str, *, initiator: bool) -> tuple[TlsStream, ChannelIdentity]:
+        return await super()._secure(stream, self.true_cluster, initiator=initiator)
+
+
+async def _dial_as(net: Net, identity: LocalIdentity, credentials: Credentials, folder: Path) -> str:
+    """Shake hands with n0 as somebody else; return why n0 does not want to."""
+    write_credentials(credentials, folder)
+    members = {member.name: bytes.fromhex(member.public_key) for member in net.genesis.members}
+    endpoint = _SaysAnything(lambda: identity, members, credentials=read_credentials(folder))
+    endpoint.true_cluster = net.genesis.cluster.id
+    host, port = net.address("n0")
+    with pytest.raises(HandshakeRefused) as refused:
+        await dial(endpoint, f"{host}:{port}", "n0")
+    return str(refused.value)
+
+
+async def test_a_stranger_who_knows_everything_but_is_no_member(tmp_path: Path) -> None:
+    async with _net(tmp_path) as net:
+        identity = structs.replace(_identity(net, "n3"), name="n9", key=SigningKey.generate())
+        certificate = issue(read_authority(net.folder / "authority"), "node", "n9")
+        assert "'n9' is not a member of epoch 0" in await _dial_as(net, identity, certificate, tmp_path / "n9")
+        await net.refused("n0", "'n9' is not a member of epoch 0")
+        await net.still_commits()
+
+
+async def test_a_member_with_another_key(tmp_path: Path) -> None:
+    async with _net(tmp_path) as net:
+        identity = structs.replace(_identity(net, "n3"), key=SigningKey.generate())
+        certificate = issue(read_authority(net.folder / "authority"), "node", "n3")
+        assert "the key of 'n3' is not the registered one" in await _dial_as(
+            net, identity, certificate, tmp_path / "n3"
+        )
+        await net.refused("n0", "the key of 'n3' is not the registered one")
+        await net.still_commits()
+
+
+async def test_a_member_that_names_another_cluster(tmp_path: Path) -> None:
+    async with _net(tmp_path) as net:
+        identity = structs.replace(_identity(net, "n3"), cluster="elsewhere")
+        certificate = issue(read_authority(net.folder / "authority"), "node", "n3")
+        words = f"cluster 'elsewhere'; this is cluster '{net.genesis.cluster.id}'"
+        assert words in await _dial_as(net, identity, certificate, tmp_path / "n3")
+        await net.refused("n0", words)
+        await net.still_commits()
+
+
+async def test_a_certificate_of_the_right_authority_for_another_cluster(tmp_path: Path) -> None:
+    async with _net(tmp_path) as net:
+        authority = read_authority(net.folder / "authority")
+        certificate = issue(Authority("elsewhere", authority.certificate, authority.key), "node", "n3")
+        words = "the certificate is of cluster 'elsewhere'"
+        assert words in await _dial_as(net, _identity(net, "n3"), certificate, tmp_path / "n3")
+        await net.refused("n0", words)
+        await net.still_commits()
+
+
+def _of_a_non_member(net: Net) -> list[tuple[Any, str]]:
+    """List messages whose signatures are of somebody who is none, and the words that refuse each."""
+    stranger = 7
+    genesis = CheckpointCertificate(EMPTY_CHECKPOINT, None)
+    ref = BatchRef(bytes(32), 1, 1, 1)
+    copy = "a copy names a signer who is no member"
+    interval = net.genesis.limits.checkpoint_interval
+    checkpoint = Checkpoint(interval, interval, bytes(32), bytes(32), bytes(32))
+    signed = QuorumCertificate.of(checkpoint.statement(), {0: bytes(64), 1: bytes(64), stranger: bytes(64)}, 4)
+    return [
+        (ViewChangeCopy(stranger, ViewChange(1, genesis, (), bytes(64))), copy),
+        (NewViewCopy(stranger, NewView(1, (), (), bytes(64))), copy),
+        (PrePrepareCopy(stranger, PrePrepare(0, 1, (ref,), bytes(64))), copy),
+        (StableCheckpoint(CheckpointCertificate(checkpoint, signed)), "a signer is not a member"),
+        # What a member did not sign is not its word either.
+        (ViewChangeCopy(1, ViewChange(1, genesis, (), bytes(64))), "a signature of n1 is not valid"),
+        (Prepare(0, 1, bytes(32), bytes(64)), "a signature of n3 is not valid"),
+    ]
+
+
+async def test_messages_of_a_non_member_on_a_members_link(tmp_path: Path) -> None:
+    async with _net(tmp_path) as net:
+
+        async def attack(liar: Node) -> None:
+            codec = PeerCodec(liar.settings)
+            for message, words in _of_a_non_member(net):
+                before = (await net.nodes["n0"].status())["counters"]["rejected"]
+                encoded = codec.encode(message)
+                assert liar._transport.send("n0", encoded.priority, encoded.buffers)
+                liar._transport.flush()
+                status = await _rejected(net.nodes["n0"], before)
+                assert status["last_rejection"] == f"n3: {words}"
+            # The link is the member's own, and stays.
+            assert "n3" in status["peers"]
+
+        await _as_peer(net, attack)
+        await net.still_commits()
+
+
+async def _rejected(node: Node, before: int) -> dict[str, Any]:
+    """Wait until a node has rejected more messages than before, and return its status."""
+    with anyio.fail_after(10):
+        while True:
+            status = await node.status()
+            if status["counters"]["rejected"] > before:
+                return status
+            await anyio.sleep(0.02)
+
+
 async def test_an_empty_batch_and_a_message_that_does_not_decode(tmp_path: Path) -> None:
     async with _net(tmp_path) as net:
 
@@ -228,6 +376,74 @@ async def test_an_oversized_command(tmp_path: Path) -> None:
         await net.still_commits()
 
 
+async def test_an_oversized_command_past_the_clients_own_check(tmp_path: Path) -> None:
+    async with _net(tmp_path) as net, anyio.create_task_group() as tasks:
+        limit = net.genesis.limits.max_command_bytes
+        raw = await RawClient.connect(net)
+        tasks.start_soon(raw.connection.run)
+        session = await raw.open_session()
+        refusal = await raw.ask(raw.envelope(session, 1, [bytes(limit + 1)]))
+        assert isinstance(refusal, Busy)
+        assert (refusal.session, refusal.first) == (session, 1)
+        assert refusal.reason == f"a command is longer than {limit} bytes"
+        await net.refused("n0", f"a command is longer than {limit} bytes")
+        # One command too long refuses the whole run; the same sequences are still free for a good one.
+        refusal = await raw.ask(raw.envelope(session, 1, [put(b"a", b"1"), bytes(limit + 1)]))
+        assert isinstance(refusal, Busy)
+        async with Client.open(net.folder) as other:
+            await other.submit(put(b"other", b"goes on"), timeout=20)
+            assert result(await other.query(get(b"a"))).value is None
+        reply = await raw.ask(raw.envelope(session, 1, [put(b"a", b"2")]))
+        assert isinstance(reply, Reply)
+        assert raw.connection.reason is None
+        raw.connection.close("done")
+        await net.still_commits()
+
+
+class RawClient:
+    """A client that signs and sends whatever it is told to, to n0 alone."""
+
+    def __init__(self, connection: FramedConnection, key: SigningKey, domain: bytes) -> None:
+        self.connection = connection
+        self._key = key
+        self._domain = domain
+
+    @classmethod
+    async def connect(cls, net: Net) -> "RawClient":
+        keys = net.folder / "client" / "keys"
+        # A key of its own: answers go to every connection of a key.
+        key, files = SigningKey.generate(), read_credentials(keys)
+        cluster = net.genesis.cluster.id
+        identity = LocalIdentity(cluster=cluster, role=files.role, name=files.name, key=key, nonce=b"")
+        members = {member.name: bytes.fromhex(member.public_key) for member in net.genesis.members}
+        address = next(member.client_address for member in net.genesis.members if member.name == "n0")
+        connection = await connect_client(address, lambda: identity, members, expected_name="n0", credentials=files)
+        return cls(connection, key, client_domain(cluster, 0))
+
+    async def open_session(self) -> tuple[int, int]:
+        public_key, nonce = self._key.public_key, bytes(range(16))
+        signature = self._key.sign(open_session_statement(self._domain, public_key, nonce))
+        opened = await self.ask(OpenSession(public_key, nonce, signature))
+        assert isinstance(opened, SessionOpened)
+        return opened.session
+
+    def envelope(self, session: tuple[int, int], first: int, commands: list[bytes]) -> Envelope:
+        encoded = msgspec.msgpack.encode(commands)
+        statement = envelope_statement(self._domain, session, first, len(commands), 0, encoded)
+        return Envelope(session, first, len(commands), 0, msgspec.Raw(encoded), self._key.sign(statement))
+
+    async def ask(self, request: OpenSession | Envelope) -> AnyReply:
+        """Send a request and return the next reply."""
+        assert self.connection.send(encode_frame(FrameType.REQUEST, msgspec.msgpack.encode(request)))
+        with anyio.fail_after(20):
+            while True:
+                for frame in await self.connection.receive():
+                    if frame.type is FrameType.REPLY:
+                        return msgspec.msgpack.decode(frame.payload, type=AnyReply)
+
+
+# The refusal is as slow as the opening of a client may be; once is enough.
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_command_while_the_node_is_stopping(tmp_path: Path) -> None:
     async with _net(tmp_path) as net:
         net.nodes["n2"].stop()
