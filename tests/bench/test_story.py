@@ -117,6 +117,14 @@ def test_a_pause_from_before_the_kill_is_not_the_one_that_is_told() -> None:
     assert lines == ["~ commits again, view 0 -> 1, leader n1 · no commit for 1278 ms"]
 
 
+def test_of_several_pauses_before_the_answer_the_longest_is_told() -> None:
+    story, _, lines = killed_story()
+    for event in (resumed(100.1, 160), resumed(101.5, 1510), resumed(101.8, 170)):
+        story._on_event(event)
+    story._on_event(replicas(101.9, status(1, "n1", down="n0")))
+    assert lines == ["~ commits again, view 0 -> 1, leader n1 · no commit for 1510 ms"]
+
+
 def test_the_killed_one_stays_down_until_the_others_have_gone_on() -> None:
     story, processes, _ = killed_story()
     story._killed_at = time.monotonic() - 4.0

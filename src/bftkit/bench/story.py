@@ -168,7 +168,9 @@ class Story:
 
     def _on_resumed(self, event: dict[str, Any]) -> None:
         if not self._goes_on:
-            self._resumed = event
+            # A second, shorter pause may end before the replicas have answered; the longest is the one to tell.
+            if self._resumed is None or event["after_ms"] > self._resumed["after_ms"]:
+                self._resumed = event
         elif event["after_ms"] >= WORTH_A_LINE_MS:
             self._tell(event["at"] - self._began, f"~ commits again · no commit for {event['after_ms']} ms")
 
