@@ -131,6 +131,21 @@ def test_up_in_the_foreground_leaves_nothing_behind(tmp_path):
     assert not list(directory.glob("*/node.pid"))
 
 
+def test_up_says_why_a_node_does_not_start_and_leaves_the_others_running(tmp_path):
+    directory = tmp_path / "net"
+    assert bftkit("testnet", "new", directory, "--base-port", "0").returncode == 0
+    assert document_of(bftkit("up", directory, "--detach", "--json"))["answering"] == 4
+    assert len(document_of(bftkit("down", directory, "--json"))["stopped"]) == 4
+    (directory / "n1" / "data").rename(tmp_path / "lost")
+    try:
+        again = bftkit("up", directory, "--detach", "--json")
+        assert document_of(again, 3)["answering"] == 3
+        for words in ("n1 has ended with code 2", "has run before", "Restore the disk"):
+            assert words in again.stderr
+    finally:
+        assert document_of(bftkit("down", directory, "--json"))["stopped"] == ["n0", "n2", "n3"]
+
+
 def test_the_demo_ends_in_a_verdict(tmp_path):
     began = time.monotonic()
     done = bftkit("demo", "--json", "--seconds", "8", env={**os.environ, "TMPDIR": str(tmp_path)})
