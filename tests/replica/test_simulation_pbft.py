@@ -12,7 +12,7 @@ from bftkit.plugins import load_engine
 from bftkit.replica.messages import Progress
 from bftkit.replica.outputs import SendBody
 from bftkit.testing.profile import Profile
-from bftkit.testing.simulation import make_world, run
+from bftkit.testing.simulation import make_world, run, run_schedule
 from bftkit.testing.world import World
 from bftkit_pbft.messages import PrePrepare
 from tests.replica.schedules import run_range, total
@@ -156,3 +156,16 @@ def test_a_member_that_lies_about_what_it_has_stops_nobody(seed, liar, lie):
     world.nodes[liar].rewrite = lie
     run(world)
     assert world.checkers.commits > 0
+
+
+@pytest.mark.parametrize(
+    ("seed", "members"),
+    [
+        (50213, 4),  # stored again after its decision, in a proposal again, then a power cut: nobody held it any more
+        (50557, 4),  # a proof of an old decision let go of a body that was in a proposal again
+        (9, 6),  # a peer's proof made room for more batches, and nobody used it
+    ],
+)
+def test_a_schedule_that_once_went_wrong_goes_right(seed, members):
+    outcome = run_schedule(seed, engine="pbft", replicas=members)
+    assert outcome.violations == ()

@@ -265,6 +265,8 @@ def _on_commits(replica: "Replica", sender: ReplicaIndex, message: Commits) -> N
             for ref in entry.refs:
                 replica.mempool.committed(ref)
                 replica.payloads.decided(ref, entry.position)
+                # The engine may have it in a proposal by now, which is decided once more.
+                replica.payloads.named_again(ref, replica.commits.position + replica.settings.window)
         elif entry.position == replica.commits.position + 1:
             replica.decide(entry)
             refs.extend(entry.refs)

@@ -176,13 +176,22 @@ class Payloads:
         return [SendBody(sender, self._held[digest]) for digest in dict.fromkeys(digests) if digest in self._held]
 
     def decided(self, ref: BatchRef, position: int) -> None:
-        """Note where a batch was decided; it stays until a durable snapshot lies above."""
-        self._decided_at[ref.digest] = position
+        """Note where a batch was decided, the last time if it was more than once.
+
+        It stays until a durable snapshot lies above.
+        """
+        self._decided_at[ref.digest] = max(position, self._decided_at.get(ref.digest, 0))
 
     def named_again(self, ref: BatchRef, position: int) -> None:
         """Keep a batch that was decided up to a later position: it may be decided there once more."""
         if ref.digest in self._decided_at:
             self._keep_through[ref.digest] = position
+
+    def keep_decided(self, position: int) -> None:
+        """Keep everything that was decided, and is here, up to a later position."""
+        for digest in self._decided_at:
+            if digest in self._held:
+                self._keep_through[digest] = position
 
     def undecided(self, ref: BatchRef) -> None:
         """Forget that a batch was decided: it waits to be decided once more."""

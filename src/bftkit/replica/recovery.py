@@ -60,6 +60,8 @@ def recover(
     stable = max(reached, key=lambda certificate: certificate.position)
     engine = settings.spec.build(settings.context, settings.genesis, stable, history.engine_records)
     history.guard.stable(stable.position)
+    # A body that was stored again after its decision may be in a proposal that an earlier life voted for.
+    history.payloads.keep_decided(history.commits.position + settings.window)
     uncommitted = history.uncommitted()
     # What was let go once must not count as decided because its record happens to be in the log still.
     history.payloads.forget_through(base.position - settings.window)
