@@ -311,3 +311,28 @@ def test_an_empty_log_leaves_an_empty_state():
     body = make_batch(0, 1, [], 1)
     runner = Runner()
     assert runner.executor.execute(body.ref, body.blob, 1) == []
+
+
+class Loud(Journal):
+    """Answers every command with 250 kB."""
+
+    def apply(self, batch):
+        return [b"r" * 250_000 for _ in super().apply(batch)]
+
+
+def test_results_that_no_reply_can_hold_are_refused_alike_now_and_later():
+    runner = Runner(Loud())
+    session = runner.session()
+    large = envelope(session, 1, [b"c"] * 4)
+    (first,), (again,) = runner.run(large), runner.run(large)
+    assert isinstance(first.reply, Refusal)
+    assert first.reply.executed
+    assert "larger than a reply" in first.reply.reason
+    assert again.reply == first.reply
+    assert len(runner.application.commands) == 4
+    restored = Runner(Loud())
+    restored.executor.restore(runner.executor.snapshot())
+    (later,) = restored.run(large)
+    assert later.reply == first.reply
+    (answer,) = runner.run(envelope(session, 5, [b"c"] * 3))
+    assert isinstance(answer.reply, Reply)

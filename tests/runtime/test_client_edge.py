@@ -211,3 +211,15 @@ async def test_frames_are_requests_and_questions_and_nothing_else():
     for bad in (Frame(FrameType.VOTE, b""), Frame(FrameType.ADMIN, b"junk")):
         with pytest.raises(WireError):
             await rig.edge.take_frames(rig.channel, [bad], ask)
+
+
+async def test_an_answer_that_no_frame_holds_stays_its_clients_problem():
+    rig = Rig()
+    small = Reply(SESSION, 2, 1, 8, (b"x",))
+    rig.edge.answer([Answer(CLIENT.public_key, Reply(SESSION, 1, 1, 7, (bytes(1 << 20),)))])
+    rig.edge.answer([Answer(CLIENT.public_key, small)])
+    busy, reply = rig.channel.replies
+    assert isinstance(busy, Busy)
+    assert (busy.session, busy.first) == (SESSION, 1)
+    assert reply == small
+    assert rig.edge.counters.oversized == 1

@@ -77,7 +77,7 @@ class Refusal(ReplyMessage, frozen=True, tag=2):
     count: int
     reason: str
     executed: bool = False
-    """True where the commands were executed earlier and only their results are gone."""
+    """True where the commands were executed and only their results are gone, or too large for a reply."""
 
 
 class Busy(ReplyMessage, frozen=True, tag=3):

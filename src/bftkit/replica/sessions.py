@@ -19,6 +19,15 @@ from bftkit.replica.client_messages import Refusal, Reply, SessionId
 NONCE_BYTES = 16
 """Length of the nonce in a request for a session."""
 
+MAX_RESULTS_BYTES = 900 * 1024
+"""How long the results of one envelope may be together, encoded: a reply is one frame, of at most 1 MiB."""
+
+TOO_LARGE = "executed, but the results are larger than a reply may be"
+"""Reason of a refusal for an envelope whose results cannot be sent."""
+
+_RESULT_OVERHEAD_BYTES = 5
+"""The most that msgpack puts in front of one result."""
+
 _KEPT_AFTER_SHEDDING = 3, 4
 """Share of the budget that is left after results were let go, so that it is not done for each envelope."""
 
@@ -30,6 +39,8 @@ class _Kept(msgspec.Struct, array_like=True, gc=False):
     height: int
     results: tuple[bytes, ...] | None
     """None where the budget did not allow to keep them."""
+    too_large: bool = False
+    """Whether they were never kept, as no reply could have held them."""
 
 
 class Session(msgspec.Struct, array_like=True):
@@ -131,6 +142,8 @@ class SessionTable:
             return refuse("the sequences are out of range")
         kept = session.kept.get(first)
         if kept is not None and kept.count == count:
+            if kept.too_large:
+                return refuse(TOO_LARGE, executed=True)
             if kept.results is None:
                 return refuse("executed earlier; the results are no longer kept", executed=True)
             return Reply(session.id, first, count, kept.height, kept.results)
@@ -153,14 +166,20 @@ class SessionTable:
         session.executed |= ((1 << count) - 1) << (first - session.low - 1)
         self._digests.pop(session.id, None)
 
-    def finish(self, session: Session, first: int, height: int, results: tuple[bytes, ...]) -> Reply:
-        """Keep the results of a run that was begun, unless its client has acknowledged it; return the reply."""
+    def finish(self, session: Session, first: int, height: int, results: tuple[bytes, ...]) -> Reply | Refusal:
+        """Keep the results of a run that was begun, unless its client has acknowledged it; return the reply.
+
+        Results that no reply can hold are refused, now and whenever the request comes again.
+        """
         count = len(results)
+        too_large = sum(map(len, results)) + _RESULT_OVERHEAD_BYTES * count > MAX_RESULTS_BYTES
         if first + count - 1 > session.low:
-            kept = session.kept[first] = _Kept(count, height, results)
+            kept = session.kept[first] = _Kept(count, height, None if too_large else results, too_large)
             session.kept_bytes += _size(kept)
             self._shed(session)
         self._digests.pop(session.id, None)
+        if too_large:
+            return Refusal(session.id, first, count, TOO_LARGE, executed=True)
         return Reply(session.id, first, count, height, results)
 
     def _acknowledge(self, session: Session, acknowledged: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import msgspec
 
 from bftkit.core.epoch import Genesis
-from bftkit.errors import MalformedMessage, Rejected, WireError
+from bftkit.errors import FrameTooLarge, MalformedMessage, Rejected, WireError
 from bftkit.replica.client_messages import (
     UNKNOWN_SESSION,
     AnyReply,
@@ -19,6 +19,7 @@ from bftkit.replica.client_messages import (
     Busy,
     Envelope,
     OpenSession,
+    SessionOpened,
     client_domain,
     decode_commands,
     decode_request,
@@ -60,6 +61,8 @@ class EdgeCounters(msgspec.Struct):
     commands: int = 0
     refused: int = 0
     last_refusal: str = ""
+    oversized: int = 0
+    """Answers that were not sent because no frame could hold them."""
 
 
 class ClientEdge:
@@ -193,11 +196,21 @@ class ClientEdge:
         frames: dict[bytes, list[bytes]] = {}
         for answer in answers:
             if answer.public_key in self._channels:
-                payload = self._replies.encode(answer.reply)
-                frames.setdefault(answer.public_key, []).append(frame_header(FrameType.REPLY, len(payload)) + payload)
+                frames.setdefault(answer.public_key, []).append(self._reply_frame(answer.reply))
         for public_key, buffers in frames.items():
             for channel in self._channels[public_key]:
                 channel.send(buffers)
+
+    def _reply_frame(self, reply: AnyReply) -> bytes:
+        """Frame a reply; where it fits no frame, its client is told so and nobody else notices."""
+        payload = self._replies.encode(reply)
+        try:
+            return frame_header(FrameType.REPLY, len(payload)) + payload
+        except FrameTooLarge as error:
+            self.counters.oversized += 1
+            session, first = ((0, 0), 0) if isinstance(reply, SessionOpened) else (reply.session, reply.first)
+            payload = self._replies.encode(Busy(session, first, str(error)[:200]))
+            return frame_header(FrameType.REPLY, len(payload)) + payload
 
     def _send(self, channel: ReplyChannel, kind: FrameType, payload: bytes) -> None:
         channel.send([frame_header(kind, len(payload)) + payload])
