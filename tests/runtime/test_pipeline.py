@@ -233,3 +233,15 @@ async def test_a_full_inbox_holds_the_lane_back_and_loses_nothing():
                 received += await stage.inbox.receive()
         tasks.cancel_scope.cancel()
     assert [event.message.position for event in received] == list(range(1, 151))
+
+
+@pytest.mark.parametrize(
+    ("epoch", "control", "reason"),
+    [(PBFT.epoch + 1, False, "of epoch"), (PBFT.epoch, True, "control")],
+    ids=["another epoch", "control"],
+)
+async def test_bodies_of_another_epoch_or_that_claim_control_are_rejected(epoch, control, reason):
+    stage = Stage()
+    assert await stage.through(2, frame_of(make_batch(epoch, 1, [b"x"], 1, control=control))) == []
+    assert reason in stage.pipeline.counters.last_rejection
+    assert len(await stage.through(2, frame_of(make_batch(PBFT.epoch, 1, [b"x"], 1)))) == 1

@@ -14,7 +14,7 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
-from bftkit.core.batch import open_body, ref_problem
+from bftkit.core.batch import BatchHeader, open_body, ref_problem
 from bftkit.core.ids import ReplicaIndex
 from bftkit.core.inputs import Received
 from bftkit.core.statement import statement_bytes
@@ -36,6 +36,9 @@ LANE_CAPACITY = (8192, 2048, 16, 512)
 
 _PRIORITIES = {FrameType.BULK: BULK, FrameType.BODY: PROPOSALS, FrameType.PROPOSAL: PROPOSALS}
 """Where the inbox takes what is large; everything else is control."""
+
+
+_headers = msgspec.msgpack.Decoder(BatchHeader)
 
 
 class PipelineCounters(msgspec.Struct):
@@ -154,7 +157,9 @@ def open_frame(
             body = open_body(header, blob)
         except ValueError as error:
             raise MalformedMessage(str(error)) from error
-        problem = ref_problem(body.ref, len(membership), settings.limits.max_batch_bytes)
+        problem = _header_problem(settings, header) or ref_problem(
+            body.ref, len(membership), settings.limits.max_batch_bytes
+        )
         if problem is not None:
             raise MalformedMessage(problem)
         return body
@@ -179,3 +184,16 @@ def open_frame(
         if not verify(membership.public_key(signer), statement_bytes(settings.domain, statement), signature):
             raise MalformedMessage(f"a signature of {membership.name(signer)} is not valid")
     return message
+
+
+def _header_problem(settings: ReplicaSettings, header: bytes) -> str | None:
+    """Say why a body with a sound header is not for this epoch, or None.
+
+    A body has no envelope that could name group and epoch; its origin is an index into one epoch's membership.
+    """
+    parsed = _headers.decode(header)
+    if parsed.epoch != settings.epoch:
+        return f"a batch of epoch {parsed.epoch} in epoch {settings.epoch}"
+    if parsed.control:
+        return "a batch claims to be a control command, which nobody makes"
+    return None
