@@ -19,6 +19,7 @@ from bftkit.batteries.kv import (
     delete,
     get,
     put,
+    read,
     result,
     size,
 )
@@ -226,3 +227,15 @@ def test_the_root_and_the_snapshot_do_not_depend_on_the_hash_seed():
     }
     assert len(outputs) == 1
     assert len(outputs.pop()) > 300
+
+
+def test_a_read_through_the_log_sees_what_stands_before_it():
+    store = KeyValue()
+    answers = apply(store, [read(b"k"), put(b"k", b"1"), read(b"k"), put(b"k", b"2"), delete(b"k"), read(b"k")])
+    assert answers[0] == answers[5] == Result(Status.ABSENT)
+    assert answers[2] == Result(Status.OK, b"1")
+    root = store.state_root()
+    apply(store, [read(b"k")])
+    assert store.state_root() == root
+    assert KeyValue.command_from_text(["read", "k"]) == KeyValue.command_from_text(["get", "k"]) == read(b"k")
+    store.check(read(b"k"))

@@ -6,6 +6,7 @@ Commands are arrays that begin with a number; keys and values are byte strings::
     [1, key]                     delete              -> [0, nil], or [1, nil] if there was nothing
     [2, key, expected, value]    compare and set     -> [0, nil], or [2, what is there]
     [3, key, number]             add to a number     -> [0, the sum in decimal], or [4, what is there]
+    [4, key]                     read, in the log    -> [0, value], or [1, nil]
 
 `expected` is nil for "nothing there". `add` reads the value as a decimal number, nothing there as 0; number and sum are
 signed 64-bit. A malformed command has the result [3, nil]. Queries are arrays too: ``[0, key]`` gets a value
@@ -54,6 +55,12 @@ class Add(msgspec.Struct, array_like=True, tag=3, frozen=True, gc=False, forbid_
     number: _Int64
 
 
+class Read(msgspec.Struct, array_like=True, tag=4, frozen=True, gc=False, forbid_unknown_fields=True):
+    """Get the value of a key at this command's place in the log."""
+
+    key: bytes
+
+
 class Get(msgspec.Struct, array_like=True, tag=0, frozen=True, gc=False, forbid_unknown_fields=True):
     """Ask for the value of a key."""
 
@@ -85,7 +92,7 @@ class Result(msgspec.Struct, array_like=True, frozen=True, gc=False):
     value: bytes | None = None
 
 
-Command = Put | Delete | CompareAndSet | Add
+Command = Put | Delete | CompareAndSet | Add | Read
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_command = msgspec.msgpack.Decoder(Command).decode
@@ -117,6 +124,11 @@ def compare_and_set(key: bytes, expected: bytes | None, value: bytes) -> bytes:
 def add(key: bytes, number: int) -> bytes:
     """Return the command that adds to a decimal number."""
     return _encode(Add(key, number))
+
+
+def read(key: bytes) -> bytes:
+    """Return the command that reads a key: ordered like every other, so it sees all that was executed before it."""
+    return _encode(Read(key))
 
 
 def get(key: bytes) -> bytes:
@@ -205,8 +217,7 @@ class KeyValue:
             return _MALFORMED
         if isinstance(query, Size):
             return _encode(Result(Status.OK, b"%d" % len(self._data)))
-        value = self._data.get(query.key)
-        return _ABSENT if value is None else _encode(Result(Status.OK, value))
+        return self._value(query.key)
 
     def check(self, command: bytes) -> None:
         """Refuse what is no command before it is ordered.
@@ -219,7 +230,7 @@ class KeyValue:
         except msgspec.DecodeError as error:
             raise Rejected(f"this is not a command of the key-value store: {error}") from error
 
-    def _execute(self, command: Delete | CompareAndSet | Add) -> bytes:
+    def _execute(self, command: Delete | CompareAndSet | Add | Read) -> bytes:
         match command:
             case Delete():
                 return self._delete(command)
@@ -227,6 +238,12 @@ class KeyValue:
                 return self._compare_and_set(command)
             case Add():
                 return self._add(command)
+            case Read():
+                return self._value(command.key)
+
+    def _value(self, key: bytes) -> bytes:
+        value = self._data.get(key)
+        return _ABSENT if value is None else _encode(Result(Status.OK, value))
 
     def _delete(self, command: Delete) -> bytes:
         if self._data.pop(command.key, None) is None:
@@ -253,7 +270,7 @@ class KeyValue:
 
     @staticmethod
     def command_from_text(words: Sequence[str]) -> bytes:
-        """Return the command that a person typed: "put k v", "delete k", "cas k old new", "add k 5".
+        """Return the command that a person typed: "put k v", "delete k", "cas k old new", "add k 5", "read k" (or "get k").
 
         Raises:
             Rejected: it is none of them.
@@ -267,7 +284,9 @@ class KeyValue:
                 return compare_and_set(key.encode(), expected.encode(), value.encode())
             case ["add", key, number] if _NUMBER.fullmatch(number.encode()) and -(1 << 63) <= int(number) < 1 << 63:
                 return add(key.encode(), int(number))
-        raise Rejected("say: put KEY VALUE, delete KEY, cas KEY EXPECTED VALUE, or add KEY NUMBER")
+            case ["get" | "read", key]:
+                return read(key.encode())
+        raise Rejected("say: put KEY VALUE, delete KEY, cas KEY EXPECTED VALUE, add KEY NUMBER, or read KEY")
 
     @staticmethod
     def query_from_text(words: Sequence[str]) -> bytes:
