@@ -354,6 +354,8 @@ class Node:
         async with self._client_lock:
             if not self._running or self._tasks is None:
                 raise NotReady("the node is not running")
+            if self.edge.closed:
+                raise NotReady(self.edge.closed)
             if self._client is None:
                 self._client = await self._tasks.start(self._host_client)
             return self._client
