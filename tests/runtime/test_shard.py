@@ -11,7 +11,7 @@ from bftkit.core.inputs import Received, TimerFired
 from bftkit.core.outputs import Broadcast, CancelTimer, Persist, Send, SetTimer
 from bftkit.core.statement import statement_bytes
 from bftkit.errors import StorageError, StorageFull
-from bftkit.replica.inputs import PeerDown, PeerUp
+from bftkit.replica.inputs import PeerDown, PeerUp, Submission, Submitted
 from bftkit.replica.messages import FetchBodies, Progress, SnapshotChunk
 from bftkit.replica.outputs import SendSnapshotChunk
 from bftkit.replica.recovery import recover
@@ -292,3 +292,43 @@ async def test_a_failed_sync_ends_the_shard_and_lets_nothing_out():
                 await anyio.sleep_forever()
     assert caught.value.subgroup(StorageError) is not None
     assert rig.wire.to("n1", Vote) == []
+
+
+def test_a_message_that_no_frame_holds_is_lost_and_reported():
+    rig = Rig()
+    reports = []
+    rig.shard.on_report = reports.append
+    rig.let(Broadcast(Note("x" * (5 << 20))), Send(1, Note("y" * (5 << 20))), Send(1, Note("z")))
+    assert [note.text for note in rig.wire.to("n1", Note)] == ["z"]
+    assert rig.shard.counters.oversized == 2
+    assert [report.event for report in reports if report.event == "oversized"] == ["oversized"] * 2
+
+
+@pytest.mark.anyio
+async def test_bodies_that_a_full_disk_cannot_take_wait_outside_and_votes_go_on(monkeypatch):
+    monkeypatch.setattr(shard_module, "FULL_DISK_RETRY_S", 0.001)
+    monkeypatch.setattr(shard_module, "BUFFERED_HIGH_BYTES", 100)
+    storage = Moody()
+    rig = Rig(storage)
+    refused = []
+    rig.shard.on_refuse = refused.append
+    async with anyio.create_task_group() as tasks:
+        rig.shard.start(tasks, ())
+        storage.mood = StorageFull("no space")
+        bodies = [body_of(f"{number:040}") for number in range(20)]
+        for body in bodies:
+            rig.shard.take(Received(0, 1, body))
+        buffered = rig.log.buffered_bytes
+        assert 100 < buffered < 400
+        assert 0 < rig.shard.counters.deferred < 20
+        rig.shard.take(Submitted(0, (Submission(7, b"key", b"data", 1),)))
+        assert [refuse.token for refuse in refused] == [7]
+        rig.shard.take(Received(0, 1, Note("a vote")))
+        assert any(event.message == Note("a vote") for event in rig.engine.told(Received))
+        storage.mood = None
+        await wait_for(lambda: rig.log.buffered_bytes == 0)
+        deferred = rig.shard.counters.deferred
+        rig.shard.take(Received(0, 1, bodies[-1]))
+        assert rig.shard.counters.deferred == deferred
+        assert rig.log.buffered_bytes > 0
+        tasks.cancel_scope.cancel()

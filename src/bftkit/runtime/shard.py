@@ -16,11 +16,13 @@ import anyio.to_thread
 import msgspec
 from anyio.abc import TaskGroup
 
+from bftkit.core.batch import BatchBody
 from bftkit.core.inputs import Received, TimerFired
 from bftkit.core.outputs import Broadcast, CancelTimer, ReadReady, Send, SetTimer
 from bftkit.core.statement import SignedMessage, statement_bytes
-from bftkit.errors import StorageFull
+from bftkit.errors import FrameTooLarge, StorageFull
 from bftkit.replica.gate import DurabilityGate
+from bftkit.replica.inputs import Submitted
 from bftkit.replica.messages import SnapshotChunk
 from bftkit.replica.outputs import (
     Append,
@@ -40,7 +42,7 @@ from bftkit.runtime.application import ApplicationStage
 from bftkit.runtime.channel import PriorityChannel
 from bftkit.runtime.clock import Clock
 from bftkit.runtime.payload_store import PayloadStore
-from bftkit.runtime.peer_codec import PeerCodec
+from bftkit.runtime.peer_codec import Encoded, PeerCodec
 from bftkit.runtime.timers import TimerHeap, draw
 from bftkit.runtime.transport import Transport
 from bftkit.storage.log import Log
@@ -57,6 +59,12 @@ OWN_BATCHES_TIMED = 256
 
 IDLE_SYNC_MS = 50
 """Records that nobody waits for are synced after at most so long."""
+
+BUFFERED_HIGH_BYTES = 32 * 1024 * 1024
+"""Above this much that waits for the disk no more batches are taken: votes need the rest of the log's buffer."""
+
+BUFFERED_RETRY_MS = 50
+"""When a client may try again what was not taken because the disk is behind."""
 
 FULL_DISK_RETRY_S = 0.5
 """Pause before a full disk is tried again."""
@@ -75,6 +83,10 @@ class ShardCounters(msgspec.Struct):
     dropped: int = 0
     """Frames that a full or closed outbox did not take."""
     disk_full: int = 0
+    oversized: int = 0
+    """Messages that were not sent because no frame could hold them."""
+    deferred: int = 0
+    """Bodies and requests that were not taken because the disk is behind."""
 
 
 class ReplicaShard:
@@ -179,6 +191,8 @@ class ReplicaShard:
             for output in released:
                 self._perform[type(output)](output)
             for event in events:
+                if self._log.buffered_bytes > BUFFERED_HIGH_BYTES and self._defer(event):
+                    continue
                 self.counters.steps += 1
                 self._outputs(replica.step(event))
                 while self._local:
@@ -195,6 +209,17 @@ class ReplicaShard:
             self._sync_wanted.set()
         elif self._gate.has_unsynced and _SYNC_TIMER not in self._timers:
             self._set_timer(SetTimer(_SYNC_TIMER, IDLE_SYNC_MS))
+
+    def _defer(self, event: Any) -> bool:
+        """Turn away what would be appended and can come again: a body is fetched, a request is repeated."""
+        if isinstance(event, Submitted):
+            for submission in event.submissions:
+                self.on_refuse(Refuse(submission.token, "the disk is behind", BUFFERED_RETRY_MS))
+        elif not (isinstance(event, Received) and isinstance(event.message, BatchBody)):
+            return False
+        self.counters.deferred += 1
+        self._sync_wanted.set()
+        return True
 
     def _step_local(self) -> None:
         event = self._local.popleft()
@@ -279,15 +304,27 @@ class ReplicaShard:
         if output.to == self.replica.own:
             self._local.append(Received(0, output.to, message))
             return
-        priority, buffers = self._codec.encode(message)
-        self._post(output.to, priority, buffers)
+        self._post_message((output.to,), message)
 
     def _broadcast(self, output: Broadcast) -> None:
         message = self._signed(output.message)
-        priority, buffers = self._codec.encode(message)
-        for peer in self.replica.settings.others:
-            self._post(peer, priority, buffers)
+        self._post_message(self.replica.settings.others, message)
         self._local.append(Received(0, self.replica.own, message))
+
+    def _post_message(self, peers: Iterable[int], message: Any) -> None:
+        encoded = self._encoded(lambda: self._codec.encode(message), type(message).__name__)
+        if encoded is not None:
+            for peer in peers:
+                self._post(peer, *encoded)
+
+    def _encoded(self, encode: Callable[[], Encoded], name: str) -> Encoded | None:
+        """Encode what is to be sent; what no frame holds is a lost message, which every protocol survives."""
+        try:
+            return encode()
+        except FrameTooLarge as error:
+            self.counters.oversized += 1
+            self.on_report(Report("oversized", f"{name}: {error}"))
+            return None
 
     def _post(self, peer: int, priority: int, buffers: tuple[bytes | memoryview, ...]) -> None:
         if self._transport.send(self._names[peer], priority, buffers):
@@ -298,8 +335,9 @@ class ReplicaShard:
     def _send_body(self, output: SendBody) -> None:
         body = self._payloads.get(output.ref.digest)
         if body is not None:
-            priority, buffers = self._codec.encode_body(*body)
-            self._post(output.to, priority, buffers)
+            encoded = self._encoded(lambda: self._codec.encode_body(*body), "BatchBody")
+            if encoded is not None:
+                self._post(output.to, *encoded)
 
     def _send_chunk(self, output: SendSnapshotChunk) -> None:
         snapshot = self.replica.snapshot_at(output.position)
@@ -308,8 +346,7 @@ class ReplicaShard:
         certificate, size = snapshot
         data = self._snapshots.read(certificate.checkpoint.height, output.offset, output.length)
         if data:
-            priority, buffers = self._codec.encode(SnapshotChunk(output.position, size, output.offset, data))
-            self._post(output.to, priority, buffers)
+            self._post_message((output.to,), SnapshotChunk(output.position, size, output.offset, data))
 
     def _set_timer(self, output: SetTimer) -> None:
         delay = draw(output.delay_ms, output.jitter_ms, self._random)
