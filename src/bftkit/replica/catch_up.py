@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bftkit.core.batch import BatchRef
 from bftkit.core.checkpoint import CheckpointCertificate
-from bftkit.core.ids import ReplicaIndex
+from bftkit.core.ids import ReplicaIndex, canonical
 from bftkit.core.inputs import Stable, Synced
 from bftkit.core.log import CommitEntry
 from bftkit.core.outputs import Broadcast, Send, SetTimer
@@ -35,6 +35,9 @@ PROGRESS_TIMER = "replica/progress"
 
 SYNC_TIMER = "replica/sync"
 """Ask somebody who is ahead."""
+
+COMMITS_BYTES = 1 << 20
+"""Encoded length at which an answer with decided positions is not continued; the asker asks again from there."""
 
 MAX_SNAPSHOT_BYTES = 4_294_967_296
 """Largest state that is taken from a peer."""
@@ -230,9 +233,20 @@ def _ask_somebody(replica: "Replica") -> None:
 def _on_fetch_commits(replica: "Replica", sender: ReplicaIndex, message: FetchCommits) -> None:
     entries = replica.commits.after(message.after, replica.settings.tuning.sync_entries)
     if entries is not None:
+        entries = _fitting(entries)
         replica.emit(Send(sender, Commits(entries, replica.commits.position)))
     elif replica.snapshot is not None:
         replica.emit(Send(sender, SnapshotAvailable(*replica.snapshot)))
+
+
+def _fitting(entries: tuple[CommitEntry, ...]) -> tuple[CommitEntry, ...]:
+    """Return as many of the first entries as one answer may hold, at least one."""
+    size = 0
+    for count, entry in enumerate(entries):
+        size += len(canonical(entry))
+        if count and size > COMMITS_BYTES:
+            return entries[:count]
+    return entries
 
 
 def prove_decided(replica: "Replica", sender: ReplicaIndex, refs: list[BatchRef]) -> list[BatchRef]:
