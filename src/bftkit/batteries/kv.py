@@ -270,7 +270,7 @@ class KeyValue:
 
     @staticmethod
     def command_from_text(words: Sequence[str]) -> bytes:
-        """Return the command that a person typed: "put k v", "delete k", "cas k old new", "add k 5", "read k" (or "get k").
+        """Return the command that a person typed: "put k v", "delete k", "cas k old new", "add k 5", "read k".
 
         Raises:
             Rejected: it is none of them.
