@@ -438,3 +438,15 @@ def test_addresses_are_split(address, expected):
 def test_what_is_no_address(address):
     with pytest.raises(ValueError, match="host:port"):
         split_address(address)
+
+
+def test_limits_that_no_frame_holds_are_refused(folder):
+    large = GENESIS.replace("max_batch_bytes = 262144", "max_batch_bytes = 4000000")
+    assert only_problem(folder, genesis=large).key == "limits.max_batch_bytes"
+    large = large.replace("max_command_bytes = 65536", "max_command_bytes = 2000000")
+    assert [problem.key for problem in problems_in(folder, genesis=large)] == [
+        "limits.max_batch_bytes",
+        "limits.max_command_bytes",
+    ]
+    exact = GENESIS.replace("max_command_bytes = 65536", "max_command_bytes = 262144")
+    assert only_problem(folder, genesis=exact).key == "limits.max_command_bytes"

@@ -29,6 +29,7 @@ from bftkit.core.membership import Member
 from bftkit.core.quorum import FaultModel, Quorum, members_needed
 from bftkit.errors import ConfigurationError
 from bftkit.toml_positions import KeyPath
+from bftkit.wire.framing import CAPS, FrameType
 
 __all__ = [
     "ClusterSection",
@@ -59,6 +60,10 @@ __all__ = [
 
 NODE_FILE = "bftkit.toml"
 """The name of a node's file in its folder."""
+ENVELOPE_BYTES = 256
+"""What a client's envelope and the batch around it need beside one command, at most."""
+LONGEST_BATCH_BYTES = min(CAPS[FrameType.BODY] - 4096, CAPS[FrameType.REQUEST] - 4096)
+"""The longest blob whose frame, with the header of the batch, is within its cap."""
 GENESIS_FILE = "genesis.toml"
 """The usual name of the file that all members share."""
 
@@ -209,9 +214,21 @@ def _read_genesis(path: Path, engines: Engines, problems: list[Problem]) -> Gene
     engine = engines.get(cluster.get("engine", _DEFAULT_ENGINE))
     if engine is not None and "members" in values:
         _check_quorum(file, len(members), engine.fault_model, cluster.get("min_faults"))
-    if limits["max_command_bytes"] > limits["max_batch_bytes"]:
-        file.note(("limits", "max_command_bytes"), "the longest command does not fit into the longest batch")
+    for name, message in limits_problems(limits["max_command_bytes"], limits["max_batch_bytes"]):
+        file.note(("limits", name), message)
     return msgspec.convert(values, GenesisConfig) if _errors(problems) == before else None
+
+
+def limits_problems(max_command_bytes: int, max_batch_bytes: int) -> list[tuple[str, str]]:
+    """Return what no frame or batch could hold under these limits: pairs of a limit's name and a message."""
+    problems: list[tuple[str, str]] = []
+    if max_batch_bytes > LONGEST_BATCH_BYTES:
+        message = f"a batch travels in one frame: at most {LONGEST_BATCH_BYTES} bytes"
+        problems.append(("max_batch_bytes", message))
+    if max_command_bytes + ENVELOPE_BYTES > min(max_batch_bytes, LONGEST_BATCH_BYTES):
+        message = f"the longest command does not fit into the longest batch with its envelope of {ENVELOPE_BYTES} bytes"
+        problems.append(("max_command_bytes", message))
+    return problems
 
 
 _DEFAULT_LIMITS = msgspec.structs.asdict(LimitsSection())

@@ -288,3 +288,8 @@ async def test_a_node_that_cannot_start_says_why_and_leaves_the_rest_running():
         other_process.release()
         await cluster.start("n3")
         await agree(cluster.nodes)
+
+
+def test_limits_that_no_frame_holds_are_refused_before_anything_starts():
+    with pytest.raises(ConfigurationError, match="max_batch_bytes"):
+        Cluster.in_memory(4, Counter, limits=Limits(max_batch_bytes=4_000_000))

@@ -9,6 +9,7 @@ import anyio.abc
 import msgspec
 from anyio.abc import TaskGroup
 
+from bftkit.config import limits_problems
 from bftkit.core.checkpoint import EMPTY_CHECKPOINT
 from bftkit.core.epoch import EpochConfig, Genesis, Limits
 from bftkit.core.ids import canonical
@@ -65,6 +66,9 @@ class Cluster:
             chosen = msgspec.convert(options or {}, spec.options_type)
         except msgspec.ValidationError as error:
             raise ConfigurationError(f"options of {engine}: {error}") from error
+        bounds = limits or Limits()
+        for name, problem in limits_problems(bounds.max_command_bytes, bounds.max_batch_bytes):
+            raise ConfigurationError(f"{name}: {problem}")
         width = len(str(members - 1))
         keys = {f"n{index:0{width}}": SigningKey.generate() for index in range(members)}
         config = EpochConfig(
@@ -76,7 +80,7 @@ class Cluster:
             fault_model=spec.fault_model,
             options=canonical(chosen),
             members=tuple(Member(name, key.public_key) for name, key in keys.items()),
-            limits=limits or Limits(),
+            limits=bounds,
         )
         return cls(Genesis(config, EMPTY_CHECKPOINT), chosen, keys, factory)
 
