@@ -29,7 +29,7 @@ class PbftOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         ranges = {
             "in_flight": (self.in_flight, 1, 1_024),
-            "batches_per_proposal": (self.batches_per_proposal, 1, 1_024),
+            "batches_per_proposal": (self.batches_per_proposal, 1, 64),
             "view_timeout_ms": (self.view_timeout_ms, 4, MAX_TIMEOUT_MS),
             "timeout_cap_factor": (self.timeout_cap_factor, 1, 8),
             "retransmit_ms": (self.retransmit_delay_ms, 1, MAX_TIMEOUT_MS),

@@ -124,7 +124,7 @@ class LimitsSection(msgspec.Struct, frozen=True, kw_only=True):
     max_batch_bytes: Annotated[
         int, key("Longest batch of commands, in bytes.", CLUSTER_CHANGE, ge=1024, le=1 << 27)
     ] = LIMITS.max_batch_bytes
-    checkpoint_interval: Annotated[int, key("Positions between two checkpoints.", CLUSTER_CHANGE, ge=1, le=65_536)] = (
+    checkpoint_interval: Annotated[int, key("Positions between two checkpoints.", CLUSTER_CHANGE, ge=1, le=256)] = (
         LIMITS.checkpoint_interval
     )
     max_sessions: Annotated[
