@@ -128,7 +128,7 @@ def test_a_kept_state_is_saved_as_it_was_and_old_ones_are_pruned():
     for position in (6, 7, 8):
         rig.stage.work([rig.job(position, roots=True, snapshot=True)])
         rig.stage.work([SaveSnapshot(rig.certificate(position))])
-    assert rig.snapshots.heights() == [7, 8]
+    assert rig.snapshots.heights() == [6, 7, 8]
 
 
 def test_a_state_that_was_not_kept_is_not_saved():

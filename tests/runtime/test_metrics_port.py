@@ -7,6 +7,8 @@ from bftkit.batteries.kv import KeyValue, put
 from bftkit.runtime.metrics_port import MetricsPort
 from bftkit.runtime.node import Node
 from bftkit.runtime.node_files import node_parts
+from bftkit.runtime.node_metrics import NodeMetrics
+from bftkit.runtime.shard import ShardCounters
 from bftkit.runtime.testnet import NewCluster, choose_ports, write_testnet
 
 pytestmark = pytest.mark.anyio
@@ -66,3 +68,10 @@ async def test_a_node_shows_what_it_has_done(tmp_path) -> None:
     assert f"consensus_current_round{labels} 0" in page
     assert f"consensus_head_finality_delay_ms_count{labels} 2" in page
     assert f"bftkit_commands_total{labels} 2" in page
+
+
+async def test_every_counter_of_the_shard_is_shown() -> None:
+    metrics = NodeMetrics(0, "pbft")
+    page = metrics.registry.exposition()
+    for name in ShardCounters.__struct_fields__:
+        assert f"bftkit_{name}_total" in page

@@ -18,6 +18,8 @@ _TEXTS = {
     "blocks": "Decided positions with at least one batch.",
     "dropped": "Frames that a full or closed outbox did not take.",
     "disk_full": "Syncs that failed because the disk was full.",
+    "oversized": "Messages that fit no frame.",
+    "deferred": "Bodies and requests that were put off while the disk lagged.",
 }
 
 
