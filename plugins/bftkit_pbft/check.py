@@ -34,11 +34,6 @@ LARGEST_NUMBER = 2**53
 """Views and positions are below this, so that no arithmetic on them leaves 64 bits."""
 
 
-def primary_of(view: int, members: int) -> ReplicaIndex:
-    """Return who leads a view: p = v mod |R| (PBFT §4)."""
-    return view % members
-
-
 def window_length(context: EngineContext) -> int:
     """Return L, how many positions above the stable checkpoint may be voted on (PBFT §4.3)."""
     factor: int = context.options.window_factor
@@ -75,11 +70,14 @@ def _refs_problem(context: EngineContext, refs: Sequence[BatchRef]) -> str | Non
 
 
 def _check_pre_prepare(context: EngineContext, sender: ReplicaIndex, message: PrePrepare) -> str | None:
-    if sender != primary_of(message.view, len(context.membership)):
+    problem = _place_problem(message.view, message.position)
+    if problem is not None:
+        return problem
+    if sender != context.leaders.leader(message.view):
         return "a pre-prepare of somebody who is not the primary of its view"
     if not message.refs:
         return "a pre-prepare names no batch; null proposals stand in new views only"
-    return _place_problem(message.view, message.position) or _refs_problem(context, message.refs)
+    return _refs_problem(context, message.refs)
 
 
 def _check_vote(context: EngineContext, sender: ReplicaIndex, message: Prepare | CommitVote) -> str | None:
@@ -137,7 +135,7 @@ def _check_new_view(context: EngineContext, sender: ReplicaIndex, message: NewVi
     members = len(context.membership)
     if message.view < 1 or _number_problem(message.view):
         return "no view change leads to this view"
-    if sender != primary_of(message.view, members):
+    if sender != context.leaders.leader(message.view):
         return "a new view of somebody who is not its primary"
     signers = [name.signer for name in message.votes]
     if signers != sorted(set(signers)) or not all(0 <= signer < members for signer in signers):

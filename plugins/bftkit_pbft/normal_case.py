@@ -282,7 +282,7 @@ def hold(state: State, sender: ReplicaIndex, message: Vote, out: list[EngineOutp
 
 def ask_new_view(state: State, peer: ReplicaIndex, view: int, out: list[EngineOutput]) -> None:
     """Ask a member that speaks of a later view for its NEW-VIEW, now and then."""
-    candidate = state.candidates.get(view % state.quorum.members)
+    candidate = state.candidates.get(state.context.leaders.leader(view))
     if candidate is not None and candidate.view >= view:
         return
     if may_ask(state, peer):
@@ -312,7 +312,7 @@ def send_new_view(state: State, peer: ReplicaIndex, out: list[EngineOutput]) -> 
     """Hand on the NEW-VIEW that began the last view entered; a primary's own one is signed again."""
     if state.new_view is None or peer == state.own:
         return
-    signer = state.new_view.view % state.quorum.members
+    signer = state.context.leaders.leader(state.new_view.view)
     if signer == state.own and state.new_view.view < state.view:
         # Whoever has left a view signs nothing of it again, but what was signed then may still be handed on.
         if state.new_view.signature:

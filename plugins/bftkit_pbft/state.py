@@ -23,7 +23,7 @@ from bftkit.core.pending import PendingBatches
 from bftkit.core.quorum import Quorum
 from bftkit.core.view_timer import ViewTimer
 from bftkit.core.votes import VoteTally
-from bftkit_pbft.check import primary_of, window_length
+from bftkit_pbft.check import window_length
 from bftkit_pbft.config import PbftOptions
 from bftkit_pbft.messages import (
     CommitVote,
@@ -174,7 +174,7 @@ class State:
     @property
     def primary(self) -> ReplicaIndex:
         """Return who leads the current view."""
-        return primary_of(self.view, self.quorum.members)
+        return self.context.leaders.leader(self.view)
 
     @property
     def leads(self) -> bool:

@@ -8,6 +8,7 @@ from bftkit.core.certificate import QuorumCertificate, certificate_problem
 from bftkit.core.checkpoint import Checkpoint, CheckpointCertificate
 from bftkit.core.engine import ConsensusEngine, EngineContext, EngineSpec, EngineStatus, SigningRule
 from bftkit.core.epoch import EpochConfig, Genesis
+from bftkit.core.leaders import LeaderSchedule, RoundRobin
 from bftkit.core.membership import Member, Membership
 from bftkit.core.pending import PendingBatches
 from bftkit.core.quorum import FaultModel, Quorum
@@ -29,11 +30,13 @@ __all__ = [
     "Evidence",
     "FaultModel",
     "Genesis",
+    "LeaderSchedule",
     "Member",
     "Membership",
     "PendingBatches",
     "Quorum",
     "QuorumCertificate",
+    "RoundRobin",
     "SignedMessage",
     "SigningRule",
     "Statement",

@@ -10,6 +10,7 @@ from bftkit.core.checkpoint import CheckpointCertificate
 from bftkit.core.epoch import Genesis, Limits
 from bftkit.core.ids import ReplicaIndex
 from bftkit.core.inputs import EngineInput
+from bftkit.core.leaders import LeaderSchedule, RoundRobin
 from bftkit.core.log import CommitEntry
 from bftkit.core.membership import Membership
 from bftkit.core.outputs import EngineOutput
@@ -18,6 +19,9 @@ from bftkit.core.statement import Claim
 
 MAX_WINDOW_CHECKPOINTS = 8
 """Most checkpoint intervals that an engine's window may span."""
+
+_IN_TURN = RoundRobin(0)
+"""Stands for round robin among however many members there are."""
 
 Message_co = TypeVar("Message_co", covariant=True)
 
@@ -69,6 +73,12 @@ class EngineContext(msgspec.Struct, frozen=True):
     options: Any
     """Instance of the engine's `options_type`."""
     limits: Limits
+    leaders: LeaderSchedule = _IN_TURN
+    """Who leads which view; by default all members in turn."""
+
+    def __post_init__(self) -> None:
+        if self.leaders is _IN_TURN:
+            msgspec.structs.force_setattr(self, "leaders", RoundRobin(len(self.membership)))
 
 
 class SigningRule(msgspec.Struct, frozen=True):
