@@ -3,7 +3,7 @@
 from bftkit.core.engine import EngineStatus
 from bftkit.core.ids import ReplicaIndex
 from bftkit_pbft.state import Slot, State
-from bftkit_pbft.watching import has_undecided
+from bftkit_pbft.watching import behind_view, has_undecided
 
 
 def status(state: State) -> EngineStatus:
@@ -38,8 +38,7 @@ def what_is_missing(state: State) -> tuple[str, tuple[ReplicaIndex, ...]]:
 
 def missing_in_view_change(state: State) -> tuple[str, tuple[ReplicaIndex, ...]]:
     """Return what keeps a view from beginning."""
-    members = range(state.quorum.members)
-    absent = tuple(index for index in members if max(state.view_changes[index], default=0) < state.view)
+    absent = behind_view(state)
     if state.quorum.members - len(absent) < state.quorum.quorum:
         return f"a quorum of view changes to view {state.view}", absent
     return f"the new view {state.view}", (state.primary,)

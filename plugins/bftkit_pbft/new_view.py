@@ -96,6 +96,7 @@ def consider_new_view(
         return out
     if known is None or known.view < new_view.view:
         state.candidates[signer] = new_view
+        state.spoken[signer] = max(state.spoken[signer], new_view.view)
         judge(state, signer, out)
         if signer in state.candidates and sender != state.own:
             out.extend(

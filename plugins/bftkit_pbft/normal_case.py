@@ -276,6 +276,7 @@ def admit(state: State, sender: ReplicaIndex, message: Vote, out: list[EngineOut
 def hold(state: State, sender: ReplicaIndex, message: Vote, out: list[EngineOutput]) -> None:
     """Keep a message of a view that is not entered yet, and ask for what would let us enter it."""
     state.early[sender].append((sender, message))
+    state.spoken[sender] = max(state.spoken[sender], message.view)
     if message.view > state.view:
         ask_new_view(state, sender, message.view, out)
 

@@ -99,6 +99,8 @@ class State:
     """For each member, the highest position beyond the window that it voted for."""
     suspected: list[tuple[int, int]]
     """For each member, the view that it suspected last, and when it was heard to."""
+    spoken: list[int]
+    """For each member, the highest view of a proposal or vote of its that came before the view was entered here."""
     answered_at: list[int]
     """For each member, when it was last told of, or asked for, a NEW-VIEW."""
 
@@ -309,6 +311,7 @@ def initial_state(context: EngineContext, checkpoint: CheckpointCertificate) -> 
         head_since=[0] * members,
         ahead=[0] * members,
         suspected=[(-1, 0)] * members,
+        spoken=[0] * members,
         answered_at=[-MAX_SILENCE_MS] * members,
         top=checkpoint.position,
         next_position=checkpoint.position + 1,

@@ -15,7 +15,6 @@ from bftkit_pbft.watching import (
     WATCH,
     cancel_timer,
     deadline,
-    set_timer,
     window_is_full,
 )
 
@@ -158,7 +157,6 @@ def go_on(state: State, out: list[EngineOutput]) -> None:
     judge_all(state, out)
     join(state, out)
     follow_suspicion(state, out)
-    start_timer(state, out)
     make_new_view(state, out)
 
 
@@ -176,15 +174,3 @@ def join(state: State, out: list[EngineOutput]) -> None:
     wanted = sorted((view for view in highest_views(state) if view > state.view), reverse=True)
     if len(wanted) >= state.quorum.weak:
         leave_view(state, wanted[state.quorum.weak - 1], out)
-
-
-def start_timer(state: State, out: list[EngineOutput]) -> None:
-    """Start to wait for a NEW-VIEW once a quorum has left the views below (PBFT §4.5.2).
-
-    Members that are further already count too: their VIEW-CHANGE for this view may have been lost.
-    """
-    if state.active or VIEW_CHANGE in state.armed:
-        return
-    moved = sum(1 for view in highest_views(state) if view >= state.view)
-    if moved >= state.quorum.quorum:
-        set_timer(state, out, VIEW_CHANGE, state.view_timer.timeout_ms)

@@ -7,6 +7,7 @@ origin has a deadline: while those before it commit, a batch is being served, ho
 """
 
 from bftkit.core.batch import BatchRef
+from bftkit.core.ids import ReplicaIndex
 from bftkit.core.inputs import TimerFired
 from bftkit.core.outputs import CancelTimer, EngineOutput, Offer, SetTimer
 from bftkit_pbft.state import State, Watched
@@ -148,8 +149,29 @@ def arm_timers(state: State, out: list[EngineOutput]) -> None:
             set_timer(state, out, RELAY, begun + state.options.relay_after_ms - state.now)
     else:
         cancel_timer(state, out, RELAY)
-    if not alive:
+    if alive:
+        start_view_change_timer(state, out)
+    else:
         cancel_timer(state, out, VIEW_CHANGE)
+
+
+def start_view_change_timer(state: State, out: list[EngineOutput]) -> None:
+    """Start to wait for a NEW-VIEW once a quorum has left the views below (PBFT §4.5.2).
+
+    Members that are further count too: their VIEW-CHANGE for this view may have been lost. So do those that were
+    heard in this view or a later one, though they do not repeat their VIEW-CHANGE: what their NEW-VIEW rests on
+    may be gone with a crash, and then nobody can ever judge it.
+    """
+    if state.active or VIEW_CHANGE in state.armed:
+        return
+    if state.quorum.members - len(behind_view(state)) >= state.quorum.quorum:
+        set_timer(state, out, VIEW_CHANGE, state.view_timer.timeout_ms)
+
+
+def behind_view(state: State) -> tuple[ReplicaIndex, ...]:
+    """List the members of which it is not known that they have left the views below."""
+    reached = (max(max(kept, default=0), spoken) for kept, spoken in zip(state.view_changes, state.spoken, strict=True))
+    return tuple(index for index, view in enumerate(reached) if view < state.view)
 
 
 def watch_delay(state: State) -> int:

@@ -244,3 +244,18 @@ def test_a_member_that_comes_to_the_same_view_is_told_at_once():
     backup.now += 2_000
     out = backup.hear(2, view_change(2, 1))
     assert [one.to for one in out if isinstance(one, Send) and isinstance(one.message, ViewChange)] == [2]
+
+
+def test_a_view_whose_new_view_cannot_be_judged_is_left_too():
+    # Its primary has lost, with a crash, the VIEW-CHANGEs that it began with, and goes on in its view; one member is
+    # silent. Nobody asks for this view again, so what the primary says in it must count.
+    backup = Lone(own=2)
+    backup.hear(3, view_change(3, 1))
+    backup.hear(0, view_change(0, 1))
+    backup = Lone(own=2, records=backup.records)
+    assert backup.engine.status().mode == "view change"
+    assert timers(backup.hear(0, view_change(0, 1)), "view-change") == []
+    assert backup.engine.status().waiting_on == (1, 3)
+    assert timers(backup.hear(1, PrePrepare(1, 1, (A,))), "view-change") == [1_000]
+    assert backup.engine.status().waiting_for == "the new view 1"
+    assert [one.view for one in sent(backup.fire("view-change", after=1_000), ViewChange)] == [2]
