@@ -58,23 +58,23 @@ def test_missing_bodies_are_asked_for_once_at_the_source():
 def test_asking_again_goes_round_the_sources_and_then_everybody():
     payloads = Payloads(0, 4)
     first = asked(payloads.want((OTHER.ref,), (2,)))
-    rounds = [asked(payloads.ask_again()) for _ in range(5)]
+    rounds = [asked(payloads.ask_again(0)) for _ in range(5)]
     assert [entry[0][0] for entry in (first, *rounds)] == [2, 1, 3, 2, 1, 3]
     payloads.want((OTHER.ref,), (3,))
     payloads.store(OTHER, 1)
-    assert payloads.ask_again() == []
+    assert payloads.ask_again(0) == []
 
 
 def test_without_a_source_everybody_is_asked_in_turn():
     payloads = Payloads(1, 4)
     first = asked(payloads.want((OTHER.ref,), ()))
-    assert [entry[0][0] for entry in (first, *(asked(payloads.ask_again()) for _ in range(3)))] == [0, 2, 3, 0]
+    assert [entry[0][0] for entry in (first, *(asked(payloads.ask_again(0)) for _ in range(3)))] == [0, 2, 3, 0]
 
 
 def test_alone_there_is_nobody_to_ask():
     payloads = Payloads(0, 1)
     assert payloads.want((OTHER.ref,), (0,)) == []
-    assert payloads.ask_again() == []
+    assert payloads.ask_again(0) == []
 
 
 def test_long_lists_are_divided():
@@ -89,9 +89,20 @@ def test_what_no_decision_names_is_given_up_in_the_end():
     payloads.want((ref_of(1), ref_of(2)), (1,))
     payloads.decided(ref_of(2), 9)
     for _ in range(MAX_ASKED):
-        payloads.ask_again()
+        payloads.ask_again(0)
     assert payloads.missing == (ref_of(2),)
     assert payloads.want((ref_of(1),), (1,)) != [], "it may be wanted anew"
+
+
+def test_what_was_executed_without_it_is_not_asked_for_for_ever():
+    payloads = Payloads(0, 4)
+    payloads.want((ref_of(1),), (1,))
+    payloads.decided(ref_of(1), 9)
+    for _ in range(MAX_ASKED):
+        payloads.ask_again(8)
+    assert payloads.missing == (ref_of(1),)
+    payloads.ask_again(9)
+    assert payloads.missing == (), "a state that was taken over holds its effect"
 
 
 def test_offers_are_bounded_for_each_member_and_given_up_soon():
@@ -101,7 +112,7 @@ def test_offers_are_bounded_for_each_member_and_given_up_soon():
     assert payloads.want_offered(refs[-5:], 1) == []
     assert asked(payloads.want_offered(refs[-1:], 2)) == [(2, (refs[-1].digest,))]
     for _ in range(4):
-        payloads.ask_again()
+        payloads.ask_again(0)
     assert payloads.missing == ()
     assert len(payloads.want_offered(refs, 1)[0].message.digests) == MAX_OFFERED
 
@@ -117,7 +128,7 @@ def test_an_offer_that_arrives_or_is_proposed_makes_room_for_another():
     payloads.want((ref_of(0),), (2,))
     assert payloads.want_offered((ref_of(901),), 1) != []
     for _ in range(8):
-        payloads.ask_again()
+        payloads.ask_again(0)
     assert payloads.missing == (ref_of(0),), "what was proposed is asked for longer"
 
 

@@ -135,7 +135,7 @@ def arm_fetch(replica: "Replica") -> None:
 def on_fetch_timeout(replica: "Replica") -> None:
     """Ask the next source for what is still missing."""
     replica.asked.is_fetching = False
-    replica.emit(*replica.payloads.ask_again())
+    replica.emit(*replica.payloads.ask_again(replica.commits.executed))
     arm_fetch(replica)
 
 

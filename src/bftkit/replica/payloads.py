@@ -14,7 +14,7 @@ from bftkit.replica.messages import MAX_LISTED, FetchBodies
 from bftkit.replica.outputs import SendBody
 
 MAX_ASKED = 64
-"""Times that a body is asked for which no decision names; the engine asks anew for what it still needs."""
+"""Times that a body is asked for which is not to be executed; the engine asks anew for what it still needs."""
 
 MAX_OFFERED = 64
 """Bodies of one member's offers that are on their way here."""
@@ -139,14 +139,14 @@ class Payloads:
         if wanted is not None and wanted.offered_by is not None:
             self._offered[wanted.offered_by] -= 1
 
-    def ask_again(self) -> list[Send]:
+    def ask_again(self, executed: int) -> list[Send]:
         """Ask the next source for everything that is missing; after the named ones, everybody.
 
-        What is not decided is given up in the end: nobody may have it.
+        What no position above `executed` needs is given up in the end: nobody may have it.
         """
         for wanted in list(self._wanted.values()):
             limit = MAX_ASKED if wanted.offered_by is None else _OFFER_ASKED
-            if wanted.asked >= limit and wanted.ref.digest not in self._decided_at:
+            if wanted.asked >= limit and self._decided_at.get(wanted.ref.digest, 0) <= executed:
                 self._settle(wanted.ref.digest)
         return self._ask([wanted.ref for wanted in self._wanted.values()])
 
