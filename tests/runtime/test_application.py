@@ -239,6 +239,7 @@ def test_a_transferred_state_without_space_is_tried_again():
     full = rig.stage._snapshots = Full(rig.snapshots)
     jobs = [InstallSnapshot(certificate, (data,))]
     assert rig.stage.work(jobs).undone == jobs
+    assert rig.executor.height == 0, "the replica does not know of the state yet"
     full.space = True
     (event,) = rig.stage.work(jobs).events
     assert event.problem == ""

@@ -159,7 +159,12 @@ class ApplicationStage:
         if problem:
             self.executor.restore(before)
             return SnapshotInstalled(now, certificate, len(data), problem)
-        self._snapshots.save(checkpoint.height, [data], canonical(certificate))
+        try:
+            self._snapshots.save(checkpoint.height, [data], canonical(certificate))
+        except StorageFull:
+            # The job comes again; until then the replica does not know of the state, so nobody may see it.
+            self.executor.restore(before)
+            raise
         self._snapshots.prune(keep=SNAPSHOTS_KEPT)
         return SnapshotInstalled(now, certificate, len(data))
 
