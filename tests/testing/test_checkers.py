@@ -6,11 +6,18 @@ import pytest
 
 from bftkit.batteries.counter import Counter
 from bftkit.core.batch import BatchRef, CommittedBatch
+from bftkit.core.certificate import QuorumCertificate
 from bftkit.core.log import extend_log_root
-from bftkit.core.statement import Statement
+from bftkit.core.statement import Statement, statement_bytes
+from bftkit.core.votes import Evidence
+from bftkit.plugins import load_engine
 from bftkit.replica.client_messages import Refusal, Reply, SessionOpened
 from bftkit.replica.outputs import Execute, Report
-from bftkit.testing.checkers import Checkers, Violation, WatchedMachine
+from bftkit.replica.settings import ReplicaSettings
+from bftkit.testing.checkers import Checkers, Violation
+from bftkit.testing.machine import WatchedMachine, tagged
+from bftkit.testing.profile import Profile
+from bftkit.testing.simulation import make_world
 
 SESSION = (1, 0)
 
@@ -62,44 +69,59 @@ def test_a_restarted_member_may_execute_again():
     checkers.executing(0, execute(1, 1, ref(1)))
 
 
+def apply(checkers: Checkers, member: int, height: int, commands: list[bytes], results: list[bytes]) -> None:
+    batch = CommittedBatch(0, height, commands)
+    checkers.applied(member, batch, batch, results)
+
+
 def test_commands_are_executed_once_alike_and_only_if_submitted():
     checkers = checkers_with(b"1", b"2")
-    checkers.applied(0, CommittedBatch(0, 1, [b"1"]), [b"1"])
-    checkers.applied(1, CommittedBatch(0, 1, [b"1"]), [b"1"])
+    apply(checkers, 0, 1, [b"1"], [b"1"])
+    apply(checkers, 1, 1, [b"1"], [b"1"])
     assert checkers.commands == 1
     with pytest.raises(Violation, match="never submitted"):
-        checkers.applied(0, CommittedBatch(0, 2, [b"9"]), [b"9"])
+        apply(checkers, 0, 2, [b"9"], [b"9"])
     with pytest.raises(Violation, match="at heights 1 and 3"):
-        checkers.applied(0, CommittedBatch(0, 3, [b"1"]), [b"2"])
+        apply(checkers, 0, 3, [b"1"], [b"2"])
     with pytest.raises(Violation, match="twice at height 4"):
-        checkers.applied(0, CommittedBatch(0, 4, [b"2", b"2"]), [b"3", b"5"])
+        apply(checkers, 0, 4, [b"2", b"2"], [b"3", b"5"])
     with pytest.raises(Violation, match="where another had"):
-        checkers.applied(1, CommittedBatch(0, 1, [b"2"]), [b"2"])
+        apply(checkers, 1, 1, [b"2"], [b"2"])
     with pytest.raises(Violation, match="other results"):
-        checkers.applied(1, CommittedBatch(0, 1, [b"1"]), [b"7"])
+        apply(checkers, 1, 1, [b"1"], [b"7"])
 
 
-def test_the_watched_machine_reports_what_it_executes():
-    checkers = checkers_with(b"5")
+def test_the_watched_machine_reports_what_it_executes_and_hides_the_tags():
+    command = tagged(7, b"5")
+    checkers = checkers_with(command)
     machine = WatchedMachine(Counter(), checkers, 0)
-    assert machine.apply(CommittedBatch(0, 1, [b"5"])) == [b"5"]
+    assert machine.apply(CommittedBatch(0, 1, [command])) == [b"5"]
     assert checkers.commands == 1
     assert machine.snapshot() == b"5"
     assert len(machine.state_root()) == 32
 
 
+def test_a_machine_that_depends_on_more_than_the_log_is_found():
+    checkers = Checkers(Counter())
+    for command in (b"1", b"2"):
+        checkers.submitted(command)
+    apply(checkers, 0, 1, [b"1"], [b"1"])
+    with pytest.raises(Violation, match="another run of the same log"):
+        apply(checkers, 0, 2, [b"2"], [b"4"])
+
+
 def test_an_acknowledged_command_must_be_where_the_reply_says():
     checkers = checkers_with(b"1", b"2")
-    checkers.applied(0, CommittedBatch(0, 1, [b"1"]), [b"1"])
-    checkers.acknowledged(Reply(SESSION, 1, 1, 1, (b"1",)), (b"1",))
+    apply(checkers, 0, 1, [b"1"], [b"1"])
+    checkers.acknowledged(Reply(SESSION, 1, 1, 1, (b"1",)), ((b"1",),))
     with pytest.raises(Violation, match="is not there"):
-        checkers.acknowledged(Reply(SESSION, 1, 1, 2, (b"1",)), (b"1",))
+        checkers.acknowledged(Reply(SESSION, 1, 1, 2, (b"1",)), ((b"1",),))
     with pytest.raises(Violation, match="is not there"):
-        checkers.acknowledged(Reply(SESSION, 2, 1, 1, (b"2",)), (b"2",))
-    checkers.acknowledged(Refusal(SESSION, 2, 1, "no"), (b"2",))
-    checkers.acknowledged(Refusal(SESSION, 1, 1, "gone", executed=True), (b"1",))
+        checkers.acknowledged(Reply(SESSION, 2, 1, 1, (b"2",)), ((b"2",),))
+    checkers.acknowledged(Refusal(SESSION, 2, 1, "no"), ((b"2",),))
+    checkers.acknowledged(Refusal(SESSION, 1, 1, "gone", executed=True), ((b"1",),))
     with pytest.raises(Violation, match="refused for good"):
-        checkers.acknowledged(Refusal(SESSION, 1, 1, "no"), (b"1",))
+        checkers.acknowledged(Refusal(SESSION, 1, 1, "no"), ((b"1",),))
 
 
 def test_replies_to_one_request_are_equal():
@@ -139,10 +161,95 @@ def test_a_slot_is_signed_once_by_each_member():
         checkers.signs(0, Statement("vote", 1, 2, b"b" * 32))
 
 
+@pytest.mark.parametrize(
+    ("versions", "results", "found"),
+    [
+        (((b"1", b"2"),), (b"1", b"3"), None),
+        (((b"9", b"8"), (b"1", b"2")), (b"1", b"3"), None),
+        (((b"1", b"2"), (b"1", b"2")), (b"1", b"3"), "is not there"),
+        (((b"1", b"3"),), (b"1", b"6"), "not together"),
+        (((b"1", b"2"),), (b"1", b"4"), "other results"),
+    ],
+)
+def test_what_a_client_was_told_is_what_was_executed(versions, results, found):
+    checkers = checkers_with(b"1", b"2", b"3")
+    apply(checkers, 0, 1, [b"1", b"2", b"3"], [b"1", b"3", b"6"])
+    reply = Reply(SESSION, 1, 2, 1, results)
+    if found is None:
+        checkers.acknowledged(reply, versions)
+    else:
+        with pytest.raises(Violation, match=found):
+            checkers.acknowledged(reply, versions)
+
+
+def settings() -> ReplicaSettings:
+    return make_world(1, load_engine("pbft"), 4, Profile()).settings
+
+
+def test_what_was_acknowledged_must_be_on_the_disks_of_a_quorum():
+    checkers = Checkers(settings=settings())
+    checkers.submitted(b"1")
+    checkers.executing(0, execute(1, 1, ref(1)))
+    apply(checkers, 0, 1, [b"1"], [b"1"])
+    reply = Reply(SESSION, 1, 1, 1, (b"1",))
+    checkers.body_held(0, ref(1).digest)
+    checkers.body_appended(1, ref(1).digest, 7)
+    checkers.body_appended(2, ref(1).digest, 9)
+    checkers.durable(1, 7)
+    checkers.durable(2, 8)
+    with pytest.raises(Violation, match="only 2 honest members hold it"):
+        checkers.acknowledged(reply, ((b"1",),))
+    checkers.lost_memory(2)
+    checkers.durable(2, 20)
+    with pytest.raises(Violation, match="only 2 honest members hold it"):
+        checkers.acknowledged(reply, ((b"1",),))
+    checkers.body_held(3, ref(1).digest)
+    checkers.acknowledged(reply, ((b"1",),))
+    checkers.suspects[3] = "silent"
+    checkers.acknowledged(reply, ((b"1",),))
+
+
+def test_a_decision_needs_the_votes_of_a_quorum_truly_given():
+    world = make_world(1, load_engine("pbft"), 4, Profile())
+    statement = Statement("commit", 0, 1, b"d" * 32)
+    signed = statement_bytes(world.settings.domain, statement)
+    votes = {index: world.signatures.sign(world.settings.membership.public_key(index), signed) for index in range(3)}
+
+    def decided(votes: dict[int, bytes]) -> Execute:
+        certificate = QuorumCertificate.of(statement, votes, 4)
+        return Execute(1, 1, (ref(1),), certificate, False, False)
+
+    def judge(votes: dict[int, bytes]) -> None:
+        Checkers(None, None, world.settings, world.signatures.verify).executing(0, decided(votes))
+
+    judge(votes)
+    with pytest.raises(Violation, match="takes 2 votes"):
+        judge({index: votes[index] for index in (0, 1)})
+    with pytest.raises(Violation, match="a vote that n2 never gave"):
+        judge({**votes, 2: bytes(64)})
+
+
 @pytest.mark.parametrize("event", ["unsigned", "accused", "diverged", "rejected"])
 def test_among_honest_members_nobody_is_at_fault(event):
     with pytest.raises(Violation):
-        Checkers().reported(0, Report(event, "something", 1))
+        Checkers().reported(0, Report(event, "something", evidence(1) if event == "accused" else 1))
+
+
+def evidence(signer: int) -> Evidence:
+    return Evidence(signer, Statement("vote", 0, 1, b"a" * 32), b"", Statement("vote", 0, 1, b"b" * 32), b"")
+
+
+def test_a_liar_may_be_accused_and_refused_and_nobody_else():
+    checkers = Checkers()
+    checkers.suspects[1] = "two-faced"
+    checkers.reported(0, Report("accused", "two votes", evidence(1)))
+    checkers.reported(0, Report("rejected", "nonsense", 1))
+    with pytest.raises(Violation, match="who is honest"):
+        checkers.reported(0, Report("accused", "two votes", evidence(2)))
+    with pytest.raises(Violation, match="rejects what n2 sent"):
+        checkers.reported(0, Report("rejected", "nonsense", 2))
+    with pytest.raises(Violation, match="diverged"):
+        checkers.reported(0, Report("diverged", "another state", None))
 
 
 def test_quotas_and_changes_of_state_are_no_fault():

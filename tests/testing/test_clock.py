@@ -36,3 +36,17 @@ def test_each_clock_has_a_start_of_its_own():
     one, other = VirtualClock(events, 0), VirtualClock(events, 500)
     events.run(2_999)
     assert (one.now_ms(), other.now_ms()) == (2, 502)
+
+
+def test_a_fast_clock_counts_more_and_its_delays_are_shorter():
+    events = EventHeap()
+    fast = VirtualClock(events, 0, 1_100)
+    events.run(1_000_000)
+    assert fast.now_ms() == 1_100
+    assert fast.virtual_us(1_100) == 1_000_000
+
+
+def test_a_leap_goes_forward_at_once():
+    clock = VirtualClock(EventHeap(), 7)
+    clock.leap(5_000)
+    assert clock.now_ms() == 5_007

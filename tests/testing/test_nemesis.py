@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from random import Random
 
+import pytest
+
+from bftkit.plugins import load_engine
 from bftkit.testing.nemesis import draw_faults
-from bftkit.testing.profile import Profile
-from bftkit.testing.simulation import make_world
+from bftkit.testing.profile import PLANNED, Profile
+from bftkit.testing.simulation import make_world, run, run_schedule
 from bftkit.testing.solo import solo_spec
 
 STORM = Profile(crashes=3, crashes_at_output=2, crashes_in_disk=2, power_cuts=1, partitions=2, cuts=2, sync_errors=1)
@@ -19,18 +23,34 @@ def test_the_plan_holds_every_fault_in_order_of_time():
     assert all(0 < fault.at_us < STORM.duration_ms * 1_000 for fault in faults)
     assert faults == draw_faults(STORM, 4, Random("1"))
     for fault in faults:
-        assert len(set(fault.members)) == len(fault.members)
-        assert all(0 <= member < 4 for member in fault.members)
-        if fault.kind == "cuts":
-            assert len(fault.members) == 2
-        if fault.kind == "partitions":
-            assert 1 <= len(fault.members) < 4
+        assert sorted(fault.members) == [0, 1, 2, 3]
+        assert 1 <= fault.share < 4
 
 
-def test_a_member_alone_has_nobody_to_be_cut_from():
-    kinds = {fault.kind for fault in draw_faults(STORM, 1, Random("1"))}
-    assert "crashes" in kinds
-    assert not kinds & {"cuts", "partitions"}
+@pytest.mark.parametrize("kind", PLANNED)
+def test_every_planned_fault_happens(kind):
+    counted = {"rot": ("bit_flips",)}.get(kind, (kind,))
+    hits: Counter[str] = Counter()
+    for seed in range(12):
+        world = make_world(seed, load_engine("pbft"), 4, Profile(**{kind: 4}, clients=2, envelopes=20, think_ms=50))
+        run(world)
+        hits.update(world.hits)
+        assert len(world.faults) == 4
+    assert all(hits[name] for name in counted), (kind, hits)
+
+
+@pytest.mark.parametrize("kind", PLANNED)
+def test_a_member_alone_survives_them_all(kind):
+    outcome = run_schedule(3, engine="solo", replicas=1, profile=Profile(**{kind: 3}))
+    assert outcome.ok, outcome.violations
+
+
+def test_leaving_faults_out_leaves_the_others_as_they_are():
+    world = make_world(1, solo_spec(), 1, STORM, record=True)
+    plan = world.faults
+    decisions = {name: answer for name, answer in (world.choices.recorded or {}).items() if name[2] not in (1, 3)}
+    fewer = make_world(1, solo_spec(), 1, STORM, decisions=decisions).faults
+    assert fewer == tuple(fault for number, fault in enumerate(plan) if number not in (1, 3))
 
 
 def test_a_healed_world_suffers_no_more():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from random import Random
+import itertools
+from collections import Counter
 
+from bftkit.testing.choices import Choices
 from bftkit.testing.clock import EventHeap
-from bftkit.testing.network import Network
+from bftkit.testing.journal import Journal
+from bftkit.testing.network import Network, SpoiltFrame
 from bftkit.testing.profile import Profile
 
 SECOND = 1_000_000
@@ -16,15 +19,19 @@ class Watched:
 
     def __init__(self, seed: int = 1, **profile) -> None:
         self.events = EventHeap()
+        self.hits: Counter[str] = Counter()
+        self.journal = Journal()
         self.heard: list[tuple[int, int, object]] = []
         self.channels: list[tuple[int, int, bool]] = []
         self.network = Network(
             3,
             Profile(**profile),
-            Random(seed),
+            Choices(seed).network,
             self.events,
             lambda sender, receiver, message: self.heard.append((sender, receiver, message)),
             lambda member, peer, up: self.channels.append((member, peer, up)),
+            self.hits,
+            self.journal,
         )
         for member in range(3):
             self.network.start(member)
@@ -108,3 +115,107 @@ def test_calming_down_ends_every_cut():
     watched.network.calm_down(Profile())
     watched.run()
     assert watched.send(5) == [0, 1, 2, 3, 4]
+
+
+def test_a_clogged_link_loses_nothing_and_releases_in_order():
+    watched = Watched()
+    watched.network.clog(0, 1)
+    assert watched.send(5) == []
+    assert watched.hits["clogs"] == 5
+    watched.network.release(0, 1)
+    watched.run()
+    assert [message for _, _, message in watched.heard] == [0, 1, 2, 3, 4]
+
+
+def test_clogs_add_up():
+    watched = Watched()
+    watched.network.clog(0, 1)
+    watched.network.clog(0, 1)
+    watched.network.release(0, 1)
+    assert watched.send(1) == []
+    watched.network.release(0, 1)
+    watched.run()
+    assert len(watched.heard) == 1
+
+
+def test_what_was_sent_long_ago_comes_again_even_after_a_crash():
+    watched = Watched(replay=0.5)
+    watched.send(20)
+    watched.network.crash(1)
+    watched.network.start(1)
+    watched.run()
+    again = watched.send(1) + [message for _ in range(20) for message in watched.send(1)]
+    assert watched.hits["replay"] > 5
+    assert set(again) - {0}, "something of the earlier session"
+
+
+def test_a_slow_link_takes_its_time_for_each_message():
+    watched = Watched(link_us=(0, 0))
+    watched.network.pace(0, 1, 500_000)
+    assert 3 <= len(watched.send(10)) <= 5, "two seconds at half a second each"
+    watched.network.pace(0, 1, 0)
+    watched.run(10 * SECOND)
+    assert len(watched.send(10)) == 10
+
+
+def test_a_reset_ends_what_is_on_its_way_and_connects_again():
+    watched = Watched(link_us=(500_000, 0))
+    watched.channels.clear()
+    watched.network.send(0, 1, "lost")
+    watched.network.reset(0, 1)
+    watched.run()
+    assert watched.heard == []
+    assert sorted(watched.channels) == [(0, 1, False), (0, 1, True), (1, 0, False), (1, 0, True)]
+    assert watched.send() == [0]
+
+
+def test_frames_are_spoilt_and_marked_as_such():
+    watched = Watched(corruption=0.5)
+    watched.heard.clear()
+    for _ in range(200):
+        watched.network.send(0, 1, b"frame")
+    watched.network.send(0, 1, "no frame")
+    watched.run()
+    spoilt = [message for _, _, message in watched.heard if isinstance(message, SpoiltFrame)]
+    assert 60 < len(spoilt) < 140
+    assert all(message != b"frame" for message in spoilt)
+    assert any(len(message) < 5 for message in spoilt)
+
+
+def test_an_adversary_orders_by_priority_and_loses_nothing():
+    watched = Watched(adversarial=True)
+    watched.heard.clear()
+    for number in range(50):
+        for sender, receiver in ((0, 1), (1, 2), (2, 0)):
+            watched.network.send(sender, receiver, number)
+    watched.run()
+    senders = [sender for sender, _, _ in watched.heard]
+    assert len(senders) == 150
+    assert sum(one != other for one, other in itertools.pairwise(senders)) < 20, "one link after the other"
+    for link in range(3):
+        assert [message for sender, _, message in watched.heard if sender == link] == list(range(50))
+
+
+def test_calming_down_delivers_what_the_adversary_and_the_clogs_hold():
+    watched = Watched(adversarial=True)
+    watched.network.clog(1, 2)
+    watched.heard.clear()
+    watched.network.send(1, 2, "clogged")
+    watched.run()
+    watched.network.send(0, 1, "pending")
+    watched.network.calm_down(Profile())
+    watched.run()
+    assert sorted(message for _, _, message in watched.heard) == ["clogged", "pending"]
+
+
+def test_the_journal_tells_what_arrived_and_what_did_not():
+    watched = Watched()
+    watched.network.send(0, 1, "one")
+    watched.run()
+    watched.network.cut(0, 1)
+    watched.network.send(0, 1, "two")
+    kinds = [(entry.kind, entry.who, entry.to) for entry in watched.journal.entries]
+    assert kinds == [("message", 0, 1), ("lost", 0, 1)]
+    arrived = watched.journal.entries[0]
+    assert arrived.sent_us is not None
+    assert arrived.sent_us < arrived.at_us

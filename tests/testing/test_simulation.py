@@ -145,7 +145,7 @@ def test_a_vote_that_is_forgotten_is_found(monkeypatch):
 
 def test_a_group_that_cannot_go_on_is_found():
     world = make_world(1, solo_spec(), 1, Profile(clients=1, envelopes=1))
-    world.nodes[0].honest = False
+    world.distrust(0, "mute")
     world.nodes[0].rewrite = lambda outputs: []
     with pytest.raises(simulation.Violation, match="no progress"):
         run(world)

@@ -3,16 +3,20 @@
 One object watches all members. The first broken rule ends the run with a `Violation`.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from bftkit.core.batch import BatchRef, CommittedBatch
+from bftkit.core.certificate import QuorumCertificate
 from bftkit.core.ids import ReplicaIndex
 from bftkit.core.log import extend_log_root
-from bftkit.core.statement import Statement
+from bftkit.core.statement import Statement, statement_bytes
 from bftkit.errors import BftkitError
 from bftkit.replica.client_messages import AnyReply, Refusal, Reply, SessionOpened
 from bftkit.replica.outputs import Execute, Report
+from bftkit.replica.settings import ReplicaSettings
 from bftkit.replica.state_machine import StateMachine
+from bftkit.testing.invariants import EngineInvariants
 
 if TYPE_CHECKING:
     from bftkit.testing.node import SimulatedNode
@@ -23,6 +27,15 @@ SIGNED_SLOTS_LIMIT = 20_000
 GATE_LIMIT = 20_000
 """Outputs that may wait for the disk."""
 
+BODIES_LIMIT = 20_000
+"""Bodies that one member may hold; far more than quotas and windows of a simulated group allow."""
+
+ENTRIES_LIMIT = 5_000
+"""Decided positions that one member may keep; far more than lie between two snapshots."""
+
+LOOK_AGAIN = 16
+"""Tables are measured every so many steps of a member."""
+
 HARMLESS_REJECTIONS = ("a batch beyond its origin's quota", "a snapshot: this replica is further already")
 """What one correct member may hold against another."""
 
@@ -32,9 +45,26 @@ class Violation(BftkitError):
 
 
 class Checkers:
-    """The invariants over all honest members of one run."""
+    """The invariants over all honest members of one run.
 
-    def __init__(self) -> None:
+    `machine` is a state machine of its own, which executes the one order beside the members; `settings` are those
+    of any member, `verify` checks signatures; without them what needs them is not checked.
+    """
+
+    def __init__(
+        self,
+        machine: StateMachine | None = None,
+        invariants: EngineInvariants | None = None,
+        settings: ReplicaSettings | None = None,
+        verify: Callable[[bytes, bytes, bytes], bool] | None = None,
+    ) -> None:
+        self._machine = machine
+        self._machine_height = 0
+        self._invariants = invariants
+        self._settings = settings
+        self._verify = verify
+        self.suspects: dict[ReplicaIndex, str] = {}
+        """Members that may break rules, and why: liars, and those whose disk was damaged."""
         self._submitted: set[bytes] = set()
         self._positions: dict[int, tuple[int, tuple[BatchRef, ...]]] = {}
         self._heights: dict[int, bytes] = {}
@@ -46,6 +76,13 @@ class Checkers:
         self._replies: dict[tuple[Any, ...], AnyReply] = {}
         self._signed: dict[tuple[ReplicaIndex, tuple[str, int, int]], bytes] = {}
         self._executing: dict[ReplicaIndex, tuple[int, int]] = {}
+        self._bodies: dict[bytes, int] = {}
+        """For each batch, a bit mask of the members on whose disk it has been."""
+        self._appended: dict[ReplicaIndex, list[tuple[int, bytes]]] = {}
+        self._reached: dict[ReplicaIndex, tuple[int, int]] = {}
+        """For each member in this life, the last decided position and the height of its state."""
+        self._highest: dict[ReplicaIndex, int] = {}
+        self._steps = 0
         self.commits = 0
         """Positions with batches that were decided."""
         self.commands = 0
@@ -70,16 +107,44 @@ class Checkers:
         if first != reply:
             raise Violation(f"n{member} answers {reply} where another answered {first}")
 
-    def acknowledged(self, reply: AnyReply, commands: tuple[bytes, ...]) -> None:
-        """Compare what a client takes for true with what was executed."""
+    def acknowledged(self, reply: AnyReply, versions: tuple[tuple[bytes, ...], ...]) -> None:
+        """Compare what a client takes for true with what was executed.
+
+        `versions` are the commands that it sent under these sequences: one, unless it is two-faced.
+        """
         if isinstance(reply, Reply):
-            for command in commands:
-                if self._height_of.get(command) != reply.height:
-                    raise Violation(f"{command!r} was acknowledged at height {reply.height}, and is not there")
+            executed = [commands for commands in versions if self._height_of.get(commands[0]) == reply.height]
+            if len(executed) != 1:
+                raise Violation(f"{versions!r} was acknowledged at height {reply.height}, and is not there")
+            self._compare_results(reply, executed[0])
+            self._expect_durable(reply.height)
         elif isinstance(reply, Refusal) and not reply.executed:
-            for command in commands:
+            for command in (command for commands in versions for command in commands):
                 if command in self._height_of:
                     raise Violation(f"{command!r} was refused for good, and was executed")
+
+    def _compare_results(self, reply: Reply, commands: tuple[bytes, ...]) -> None:
+        """See that all commands stand together at the height, with these results."""
+        held = self._commands[reply.height]
+        first = held.index(commands[0])
+        if held[first : first + len(commands)] != commands:
+            raise Violation(f"{commands!r} were acknowledged together at height {reply.height}, and are not together")
+        if self._results[reply.height][first : first + len(commands)] != reply.results:
+            raise Violation(f"{commands!r} at height {reply.height} have other results than their client was told")
+
+    def _expect_durable(self, height: int) -> None:
+        """See that a quorum holds what a client was told, on its disks or in its state (less those who may lie)."""
+        if self._settings is None or height not in self._heights:
+            return
+        quorum = self._settings.membership.quorum.quorum
+        mask = self._bodies.get(self._heights[height], 0)
+        holders = sum(
+            1
+            for member in range(len(self._settings.membership))
+            if member not in self.suspects and (mask >> member & 1 or self._highest.get(member, 0) >= height)
+        )
+        if holders < quorum - len(self.suspects):
+            raise Violation(f"height {height} was acknowledged, and only {holders} honest members hold it")
 
     # -- deciding and executing -------------------------------------------------------------------
 
@@ -89,6 +154,7 @@ class Checkers:
         mine = (execute.first_height, execute.refs)
         first = self._positions.get(position)
         if first is None:
+            self._prove(member, execute.position, execute.certificate)
             self._decide(execute)
         elif first != mine:
             raise Violation(f"n{member} decides {mine} at position {position} where another decided {first}")
@@ -96,6 +162,25 @@ class Checkers:
         if last is not None and (position != last[0] + 1 or execute.first_height != last[1]):
             raise Violation(f"n{member} executes position {position} at height {execute.first_height} after {last}")
         self._executing[member] = (position, execute.first_height + len(execute.refs))
+
+    def _prove(self, member: ReplicaIndex, position: int, certificate: QuorumCertificate | None) -> None:
+        """Look at the votes behind a decision: enough of them, of distinct members, truly signed."""
+        settings, verify = self._settings, self._verify
+        if certificate is None or settings is None or verify is None:
+            return
+        signers = certificate.signers
+        if len(signers) < settings.membership.quorum.quorum or len(signers) != len(certificate.signatures):
+            raise Violation(f"n{member} takes {len(signers)} votes for a decision at position {position}")
+        signed = statement_bytes(settings.domain, certificate.statement)
+        for signer, signature in zip(signers, certificate.signatures, strict=True):
+            if not verify(settings.membership.public_key(signer), signed, signature):
+                raise Violation(f"n{member} takes a vote that n{signer} never gave, at position {position}")
+        if self._invariants is not None:
+            self._complain(member, self._invariants.decided(position, certificate))
+
+    def _complain(self, member: ReplicaIndex, problem: str | None) -> None:
+        if problem is not None:
+            raise Violation(f"n{member}: {problem}")
 
     def _decide(self, execute: Execute) -> None:
         self._positions[execute.position] = (execute.first_height, execute.refs)
@@ -109,9 +194,17 @@ class Checkers:
     def restarted(self, member: ReplicaIndex) -> None:
         """Note that a member executes again from where its disk says, or goes on from a transferred state."""
         self._executing.pop(member, None)
+        self._reached.pop(member, None)
 
-    def applied(self, member: ReplicaIndex, batch: CommittedBatch, results: list[bytes]) -> None:
-        """Take the commands of one height as one member executed them."""
+    def lost_memory(self, member: ReplicaIndex) -> None:
+        """Note that a member begins another life: what was not durable is gone."""
+        self.restarted(member)
+        self._appended.pop(member, None)
+        if self._invariants is not None:
+            self._invariants.restarted(member)
+
+    def applied(self, member: ReplicaIndex, batch: CommittedBatch, bare: CommittedBatch, results: list[bytes]) -> None:
+        """Take the commands of one height as one member executed them; `bare` is what its state machine saw."""
         commands, outcome = tuple(batch.commands), tuple(results)
         known = self._commands.get(batch.height)
         if known is None:
@@ -126,10 +219,21 @@ class Checkers:
                     raise Violation(f"{command!r} was executed at heights {earlier} and {batch.height}")
             if len(set(commands)) != len(commands):
                 raise Violation(f"a command was executed twice at height {batch.height}")
+            self._execute_beside(member, bare, results)
         elif known != commands:
             raise Violation(f"n{member} executes {commands} at height {batch.height} where another had {known}")
         elif self._results[batch.height] != outcome:
             raise Violation(f"n{member} has other results at height {batch.height} than another")
+
+    def _execute_beside(self, member: ReplicaIndex, bare: CommittedBatch, results: list[bytes]) -> None:
+        """Execute the one order on a machine of our own: the state is a function of the log and of nothing else."""
+        if self._machine is None:
+            return
+        if bare.height <= self._machine_height:
+            raise Violation(f"n{member} executes height {bare.height} after {self._machine_height}")
+        self._machine_height = bare.height
+        if self._machine.apply(bare) != results:
+            raise Violation(f"n{member} has other results at height {bare.height} than another run of the same log")
 
     def roots(self, member: ReplicaIndex, height: int, roots: tuple[bytes, bytes]) -> None:
         """Compare the roots of state and sessions after a height."""
@@ -161,41 +265,69 @@ class Checkers:
         first = self._signed.setdefault((member, statement.slot), statement.content)
         if first != statement.content:
             raise Violation(f"n{member} signs two contents for {statement.slot}")
+        if self._invariants is not None:
+            self._complain(member, self._invariants.signs(member, statement))
 
     def reported(self, member: ReplicaIndex, report: Report) -> None:
-        """Judge what an honest member says of itself and others, all being honest."""
-        if report.event in ("unsigned", "accused", "diverged"):
+        """Judge what an honest member says of itself and others: nothing bad of an honest one."""
+        if report.event in ("unsigned", "diverged"):
             raise Violation(f"n{member} reports {report.event!r}: {report.detail}")
+        if report.event == "accused" and report.data.signer not in self.suspects:
+            raise Violation(f"n{member} accuses n{report.data.signer}, who is honest: {report.detail}")
         if report.event == "rejected" and report.detail not in HARMLESS_REJECTIONS:
-            raise Violation(f"n{member} rejects what n{report.data} sent: {report.detail}")
+            unknown = report.data is None and bool(self.suspects)
+            if report.data not in self.suspects and not unknown:
+                raise Violation(f"n{member} rejects what n{report.data} sent: {report.detail}")
+
+    # -- what is on disk --------------------------------------------------------------------------
+
+    def body_appended(self, member: ReplicaIndex, digest: bytes, index: int) -> None:
+        """Note a body on its way to a member's disk."""
+        self._appended.setdefault(member, []).append((index, digest))
+
+    def durable(self, member: ReplicaIndex, index: int) -> None:
+        """Note how far a member's log has reached its disk."""
+        appended = self._appended.get(member)
+        if appended:
+            for at, digest in appended:
+                if at <= index:
+                    self.body_held(member, digest)
+            self._appended[member] = [(at, digest) for at, digest in appended if at > index]
+
+    def body_held(self, member: ReplicaIndex, digest: bytes) -> None:
+        """Note a body that is on a member's disk."""
+        self._bodies[digest] = self._bodies.get(digest, 0) | 1 << member
 
     # -- after each step --------------------------------------------------------------------------
 
     def stepped(self, node: "SimulatedNode") -> None:
-        """Look at the member that just moved: it must not forget to go on, and not grow beyond its bounds."""
-        replica = node.replica
+        """Look at the member that just moved: it must not forget to go on, go back, or grow beyond its bounds."""
+        member, replica = node.index, node.replica
         if not node.has_plans and not replica.mempool.idle:
-            raise Violation(f"n{node.index} has work that waits, and nothing that would wake it")
-        if node.gate.depth > GATE_LIMIT:
-            raise Violation(f"n{node.index} holds back {node.gate.depth} outputs")
-        if len(replica.guard) > SIGNED_SLOTS_LIMIT:
-            raise Violation(f"n{node.index} remembers {len(replica.guard)} signed slots")
+            raise Violation(f"n{member} has work that waits, and nothing that would wake it")
+        commits, height = replica.commits, node.executor.height
+        before = self._reached.get(member)
+        now = self._reached[member] = (commits.position, height)
+        if before is not None and (now[0] < before[0] or now[1] < before[1]):
+            raise Violation(f"n{member} goes back from {before} to {now}")
+        if height > self._highest.get(member, 0):
+            self._highest[member] = height
+        if height > commits.height or not commits.executed <= commits.executing <= commits.position:
+            raise Violation(f"n{member} has executed what is not decided: height {height} of {commits.height}")
+        self._steps += 1
+        if self._steps % LOOK_AGAIN == 0:
+            self._measure(node)
 
-
-class WatchedMachine:
-    """A state machine that tells the checkers what it executes."""
-
-    def __init__(self, machine: StateMachine, checkers: Checkers, member: ReplicaIndex) -> None:
-        self._machine = machine
-        self._checkers = checkers
-        self._member = member
-        self.snapshot = machine.snapshot
-        self.restore = machine.restore
-        if hasattr(machine, "state_root"):
-            self.state_root = machine.state_root
-
-    def apply(self, batch: CommittedBatch) -> list[bytes]:
-        """Execute a batch and report it."""
-        results = self._machine.apply(batch)
-        self._checkers.applied(self._member, batch, results)
-        return results
+    def _measure(self, node: "SimulatedNode") -> None:
+        replica = node.replica
+        sizes = {
+            "outputs held back": (node.gate.depth, GATE_LIMIT),
+            "signed slots": (len(replica.guard), SIGNED_SLOTS_LIMIT),
+            "bodies": (len(replica.payloads), BODIES_LIMIT),
+            "decided positions": (replica.commits.position - replica.commits.base, ENTRIES_LIMIT),
+        }
+        for what, (size, limit) in sizes.items():
+            if size > limit:
+                raise Violation(f"n{node.index} keeps {size} {what}")
+        if self._invariants is not None:
+            self._complain(node.index, self._invariants.stepped(node.index, replica.engine))

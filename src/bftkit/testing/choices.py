@@ -65,7 +65,7 @@ class RecordingStream(Stream):
         count = self._asked.get((what, where), 0)
         self._asked[what, where] = count + 1
         if answer:
-            self._decisions[self.name, what, where, count] = answer
+            self._decisions[self.name, what, where, count] = int(answer)
 
     def chance(self, what: str, where: int, rate: float) -> bool:
         """Say whether something of this rate happens, and write it down."""
@@ -130,5 +130,5 @@ class Choices:
         return Stream(name, random)
 
     def random(self, *concern: object) -> Random:
-        """Return a source of its own for something whose details are not worth writing down: what a crash tears, say."""
+        """Return a source of its own for what is not worth writing down in detail: what a crash tears, say."""
         return Random("/".join(map(str, (self.seed, *concern))))

@@ -1,7 +1,6 @@
 """Simulated clients: sessions, runs of commands, retries, duplicates on purpose, acknowledgements."""
 
 from collections.abc import Callable
-from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -30,8 +29,14 @@ RETRY_MS = 400
 MOST_OPEN = 3
 """Requests that a client has under way at once."""
 
+BUSY_US = 20_000
+"""Least pause of a client that has enough under way."""
+
 MOST_COMMANDS = 5
 """Commands in one request."""
+
+TRIES_ALONE = 2
+"""Times that a request goes to one member before it goes to all."""
 
 _Key = tuple[SessionId, int, int]
 
@@ -39,11 +44,14 @@ _Key = tuple[SessionId, int, int]
 class _Open:
     """A request that is not answered by enough replicas yet."""
 
-    __slots__ = ("commands", "data", "tries", "votes")
+    __slots__ = ("data", "other", "tries", "versions", "votes")
 
-    def __init__(self, data: bytes, commands: tuple[bytes, ...]) -> None:
+    def __init__(self, data: bytes, versions: tuple[tuple[bytes, ...], ...] = (), other: bytes | None = None) -> None:
         self.data = data
-        self.commands = commands
+        self.other = other
+        """The same sequences with other commands: what a two-faced client sends to some members."""
+        self.versions = versions
+        """The commands of each version."""
         self.tries = 0
         self.votes: dict[AnyReply, set[ReplicaIndex]] = {}
 
@@ -51,14 +59,15 @@ class _Open:
 class SimulatedClient:
     """One client. It believes what enough members say alike, and asks again until they do."""
 
-    def __init__(self, world: "World", name: str, envelopes: int, domain: bytes, enough: int) -> None:
+    def __init__(self, world: "World", number: int, name: str, envelopes: int) -> None:
         self.name = name
-        self.public_key = sha256(name.encode()).digest()
+        self.public_key = world.signatures.public_key(name)
         self._world = world
-        self._random = world.streams.client
+        self._choices = world.choices.client
+        self._number = number
         self._left = envelopes
-        self._domain = domain
-        self._enough = enough
+        self._domain = world.client_domain
+        self._enough = world.settings.membership.quorum.weak
         self._nonce = self.public_key[:NONCE_BYTES]
         self._session: SessionId | None = None
         self._opening: _Open | None = None
@@ -66,10 +75,14 @@ class SimulatedClient:
         self._next = 1
         self._acknowledged = 0
         self._answered: set[int] = set()
-        self._contact = self._random.randrange(len(world.nodes))
+        self._members = len(world.settings.membership)
+        self._contact = self._below("contact", self._members)
         self.acknowledged_commands = 0
         self.height = 0
         """Highest height of an answer."""
+
+    def _below(self, what: str, bound: int) -> int:
+        return self._choices.below(what, self._number, bound)
 
     @property
     def done(self) -> bool:
@@ -78,51 +91,66 @@ class SimulatedClient:
 
     def start(self) -> None:
         """Ask for a session."""
-        signature = self._world.registry.sign(
+        signature = self._world.signatures.sign(
             self.public_key, open_session_statement(self._domain, self.public_key, self._nonce)
         )
-        self._opening = _Open(canonical(OpenSession(self.public_key, self._nonce, signature)), ())
+        self._opening = _Open(canonical(OpenSession(self.public_key, self._nonce, signature)))
         self._try(self._opening, lambda: self._session is None)
 
     def _try(self, request: _Open, still: Callable[[], bool]) -> None:
         """Send a request, first to the contact, later to others, until it is answered."""
         if not still():
             return
-        members = len(self._world.nodes)
         request.tries += 1
         if request.tries > 1:
-            self._contact = self._random.randrange(members)
+            self._contact = self._below("contact", self._members)
         receivers = {self._contact: None}
-        if request.tries > 2 or self._random.random() < self._world.profile.repeat:
-            receivers.update(dict.fromkeys(range(members) if request.tries > 2 else (self._random.randrange(members),)))
+        if request.tries > TRIES_ALONE:
+            receivers.update(dict.fromkeys(range(self._members)))
+        elif self._choices.chance("repeat", self._number, self._world.profile.repeat):
+            receivers[self._below("contact", self._members)] = None
         for receiver in receivers:
-            self._world.request(receiver, request.data)
-        delay_ms = RETRY_MS + self._random.randrange(RETRY_MS)
+            other = request.other is not None and self._choices.chance("version", self._number, 0.5)
+            self._world.request(receiver, request.other if other and request.other is not None else request.data)
+        delay_ms = RETRY_MS + self._below("retry", RETRY_MS)
         self._world.events.after(delay_ms * 1_000, self._try, request, still)
 
     def _think(self) -> None:
         if not self._left:
             return
+        pause_us = 1_000 * self._below("think", 1 + self._world.profile.think_ms)
         if len(self._open) < MOST_OPEN:
             self._left -= 1
             self._send()
-        pause_us = 1_000 * self._random.randrange(1 + self._world.profile.think_ms)
+        else:
+            pause_us += BUSY_US
         self._world.events.after(pause_us, self._think)
 
     def _send(self) -> None:
         session = self._session
         if session is None:
             return
-        count = self._random.randint(1, MOST_COMMANDS)
-        commands = [self._world.new_command() for _ in range(count)]
-        encoded = canonical(commands)
+        count = 1 + self._below("count", MOST_COMMANDS)
         first, self._next = self._next, self._next + count
-        statement = envelope_statement(self._domain, session, first, count, self._acknowledged, encoded)
-        signature = self._world.registry.sign(self.public_key, statement)
-        envelope = Envelope(session, first, count, self._acknowledged, msgspec.Raw(encoded), signature)
+        data, commands = self._envelope(session, first, count)
         key = (session, first, count)
-        request = self._open[key] = _Open(canonical(envelope), tuple(commands))
+        if self._choices.chance("two-faced", self._number, self._world.profile.two_faced):
+            self._world.hits["two_faced"] += 1
+            other, others = self._envelope(session, first, count)
+            request = _Open(data, (commands, others), other)
+        else:
+            request = _Open(data, (commands,))
+        self._open[key] = request
         self._try(request, lambda: self._open.get(key) is request)
+
+    def _envelope(self, session: SessionId, first: int, count: int) -> tuple[bytes, tuple[bytes, ...]]:
+        """Return a signed run of new commands, encoded, and the commands."""
+        commands = tuple(self._world.new_command() for _ in range(count))
+        encoded = canonical(commands)
+        statement = envelope_statement(self._domain, session, first, count, self._acknowledged, encoded)
+        signature = self._world.signatures.sign(self.public_key, statement)
+        envelope = Envelope(session, first, count, self._acknowledged, msgspec.Raw(encoded), signature)
+        return canonical(envelope), commands
 
     def receive(self, member: ReplicaIndex, reply: AnyReply) -> None:
         """Count a member's reply."""
@@ -146,8 +174,8 @@ class SimulatedClient:
         return len(votes) >= self._enough
 
     def _finish(self, request: _Open, reply: Reply | Refusal) -> None:
-        self._world.checkers.acknowledged(reply, request.commands)
-        self._world.trace("a", int.from_bytes(self.public_key[:2], "big"), reply.first, reply.count)
+        self._world.checkers.acknowledged(reply, request.versions)
+        self._world.trace("a", self._number, reply.first, reply.count)
         if isinstance(reply, Reply):
             self.height = max(self.height, reply.height)
         self.acknowledged_commands += reply.count

@@ -1,4 +1,4 @@
-"""Virtual time: a heap of events in whole microseconds, and clocks that read it."""
+"""Virtual time: a heap of events in whole microseconds, and clocks that read it, each a bit wrong."""
 
 from collections.abc import Callable
 from heapq import heappop, heappush
@@ -40,14 +40,24 @@ class EventHeap:
 
 
 class VirtualClock:
-    """One member's monotonic clock: virtual time from a start of its own, in milliseconds."""
+    """One member's monotonic clock, in milliseconds: a start of its own, a rate of its own, and leaps forward."""
 
-    __slots__ = ("_events", "_offset_us")
+    __slots__ = ("_events", "_offset_us", "_per_mille")
 
-    def __init__(self, events: EventHeap, offset_ms: int) -> None:
+    def __init__(self, events: EventHeap, offset_ms: int, per_mille: int = 1_000) -> None:
         self._events = events
         self._offset_us = offset_ms * 1_000
+        self._per_mille = per_mille
+        """Microseconds that this clock counts in a thousand of virtual time."""
 
     def now_ms(self) -> int:
         """Return milliseconds since this clock's start."""
-        return (self._events.now_us + self._offset_us) // 1_000
+        return (self._events.now_us * self._per_mille // 1_000 + self._offset_us) // 1_000
+
+    def leap(self, ms: int) -> None:
+        """Go forward at once, as after a pause of the whole machine."""
+        self._offset_us += ms * 1_000
+
+    def virtual_us(self, delay_ms: int) -> int:
+        """Return how long a delay by this clock takes in virtual time."""
+        return delay_ms * 1_000_000 // self._per_mille

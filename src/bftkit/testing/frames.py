@@ -1,5 +1,6 @@
 """Messages of simulated members as real frames, so that runs keep the codecs and the verify stage honest."""
 
+from collections.abc import Callable
 from typing import Any
 
 from bftkit.core.ids import ReplicaIndex
@@ -7,17 +8,16 @@ from bftkit.errors import WireError
 from bftkit.replica.settings import ReplicaSettings
 from bftkit.runtime.peer_codec import PeerCodec
 from bftkit.runtime.pipeline import open_frame
-from bftkit.testing.signing import SignatureRegistry
 from bftkit.wire.framing import FrameDecoder
 
 
 class FrameCodec:
     """From a message to the bytes of its frame, and back through framing, decoding and every check."""
 
-    def __init__(self, settings: ReplicaSettings, registry: SignatureRegistry) -> None:
+    def __init__(self, settings: ReplicaSettings, verify: Callable[[bytes, bytes, bytes], bool]) -> None:
         self._settings = settings
         self._codec = PeerCodec(settings)
-        self._registry = registry
+        self._verify = verify
 
     def frame(self, message: Any) -> bytes:
         """Return a message as one frame."""
@@ -28,4 +28,4 @@ class FrameCodec:
         frames = FrameDecoder().feed(data)
         if len(frames) != 1:
             raise WireError(f"{len(frames)} frames where one was sent")
-        return open_frame(self._settings, self._codec, self._registry.verify, sender, frames[0])
+        return open_frame(self._settings, self._codec, self._verify, sender, frames[0])

@@ -5,6 +5,7 @@ with random rates, because a run with a bit of everything hides what a run with 
 """
 
 from random import Random
+from typing import Any
 
 import msgspec
 
@@ -22,26 +23,66 @@ class Profile(msgspec.Struct, frozen=True):
     """Delay of a message; each link draws its own share of the spread."""
     in_order: bool = True
     """Whether a link keeps the order of messages, as one connection does."""
+    adversarial: bool = False
+    """Whether an adversary picks which message arrives next, whatever the time: see `AdversarialOrder`."""
     loss: float = 0.0
     """Share of messages lost between two members, and between clients and members."""
     duplication: float = 0.0
     """Share of messages that arrive twice."""
     spike: float = 0.0
     """Share of messages that take a hundred times as long."""
+    replay: float = 0.0
+    """Share of messages that bring an old one of the same link with them, of whatever session."""
+    corruption: float = 0.0
+    """Share of frames that are changed or cut on their way; for encoded messages only."""
+    partitions: int = 0
+    """Splits of the members into two groups."""
+    partial_partitions: int = 0
+    """Splits of some members into two groups that the others still connect."""
+    cuts: int = 0
+    """Links that lose everything in one direction."""
+    flaps: int = 0
+    """Pairs whose connection comes and goes, about as fast as views time out."""
+    clogs: int = 0
+    """Rounds in which links stop one by one, lose nothing, and are released in random order."""
+    throttles: int = 0
+    """Links over which each message takes its time."""
+    resets: int = 0
+    """Connections that break and are made again."""
     crashes: int = 0
     """Crashes of single members, at any moment."""
     crashes_at_output: int = 0
     """Crashes of single members in the middle of what one step wants done."""
     crashes_in_disk: int = 0
     """Crashes of single members in the middle of an operation of the disk."""
+    crashes_in_recovery: int = 0
+    """Crashes of single members that happen again, several times, while they start."""
+    crash_loops: int = 0
+    """Members that crash again and again for a while."""
     power_cuts: int = 0
     """Crashes of all members at once."""
-    partitions: int = 0
-    """Splits of the members into two groups."""
-    cuts: int = 0
-    """Links that lose everything in one direction."""
+    failpoints: int = 0
+    """Crashes of single members at a place that has a name, see `bftkit.runtime.failpoints`."""
     sync_errors: int = 0
     """Syncs of a disk that fail, which stops a member until it is started again."""
+    full_disks: int = 0
+    """Disks without space for a while."""
+    stalled_disks: int = 0
+    """Disks whose syncs take up to two seconds for a while."""
+    rot: int = 0
+    """Members whose disk loses or mixes up what it held, as far as `FaultAtlas` allows it."""
+    pauses: int = 0
+    """Members that stand still for a while and then go on as if nothing had been."""
+    clock_leaps: int = 0
+    """Clocks that go forward at once."""
+    late_timers: float = 0.0
+    """Share of timers that run out up to ten times too late."""
+    clock_rates: tuple[int, ...] = (1_000,)
+    """What clocks count in a thousand microseconds; one is drawn for each member."""
+    liars: int = 0
+    """Members that do as they like; never more than the engine claims to tolerate, with the rotten ones."""
+    twins: bool = False
+    """Whether the first liar is two honest instances with one key instead."""
     down_ms: tuple[int, int] = (20, 800)
     """How long a member stays down, or a link stays cut: least and spread in milliseconds."""
     crash_modes: tuple[CrashMode, ...] = (CrashMode.TORN,)
@@ -57,8 +98,12 @@ class Profile(msgspec.Struct, frozen=True):
     """Longest pause of a client between two requests."""
     repeat: float = 0.0
     """Share of requests that a client sends to several members at once, though nobody was slow."""
+    two_faced: float = 0.0
+    """Share of requests of which a client sends other commands under the same sequences to other members."""
     encoded: bool = False
     """Whether messages between members pass through their encoding, or by reference."""
+    real_signatures: bool = False
+    """Whether signatures are Ed25519, or tags that cost nothing and cannot be forged."""
     checkpoint_interval: int = 8
     snapshot_positions: int = 24
     """See `ReplicaTuning`: small, so that snapshots, trimming and state transfer happen."""
@@ -67,34 +112,76 @@ class Profile(msgspec.Struct, frozen=True):
 
     @property
     def faults(self) -> int:
-        """Count the single faults that will happen."""
-        return (
-            self.crashes
-            + self.crashes_at_output
-            + self.crashes_in_disk
-            + self.power_cuts
-            + self.partitions
-            + self.cuts
-            + self.sync_errors
-        )
+        """Count the single faults that are planned."""
+        return sum(getattr(self, kind) for kind in PLANNED)
 
+
+PLANNED = (
+    "crashes",
+    "crashes_at_output",
+    "crashes_in_disk",
+    "crashes_in_recovery",
+    "crash_loops",
+    "power_cuts",
+    "failpoints",
+    "sync_errors",
+    "full_disks",
+    "stalled_disks",
+    "rot",
+    "pauses",
+    "clock_leaps",
+    "partitions",
+    "partial_partitions",
+    "cuts",
+    "flaps",
+    "clogs",
+    "throttles",
+    "resets",
+)
+"""Fields of a profile that say how often something happens at a moment that is planned beforehand."""
 
 CALM = Profile()
 """Nothing goes wrong."""
 
-PROFILES = ("calm", "network", "crash", "all")
+_NETWORK = ("loss", "duplication", "spike", "replay", "corruption", "reorder", "adversarial", "partitions",
+            "partial_partitions", "cuts", "flaps", "clogs", "throttles", "resets")  # fmt: skip
+_CRASH = ("crashes", "crashes_at_output", "crashes_in_disk", "crashes_in_recovery", "crash_loops", "power_cuts",
+          "failpoints", "pauses", "slow_apply")  # fmt: skip
+_DISK = ("sync_errors", "full_disks", "stalled_disks", "slow_disk", "rot", "crashes_in_disk", "power_cuts")
+_CLOCK = ("late_timers", "clock_rates", "clock_leaps", "pauses")
+_BYZANTINE = ("liars", "two_faced")
+
+_CLASSES = {
+    "calm": (),
+    "network": _NETWORK,
+    "crash": _CRASH + _DISK,
+    "disk": _DISK,
+    "clock": _CLOCK,
+    "byzantine": _NETWORK + _BYZANTINE,
+    "all": tuple(dict.fromkeys(_NETWORK + _CRASH + _DISK + _CLOCK + _BYZANTINE)),
+}
+
+PROFILES = tuple(_CLASSES)
 """Names that `draw_profile` knows."""
 
-_NETWORK = ("loss", "duplication", "spike", "reorder", "partitions", "cuts")
-_CRASH = ("crashes", "crashes_at_output", "crashes_in_disk", "power_cuts", "sync_errors", "slow_disk", "slow_apply")
+_ALWAYS = {"byzantine": ("liars",)}
+"""What a profile is never without."""
+
+_SHARES = (0.15, 0.3, 0.5)
+"""How many of its faults a seed enables."""
+
+_REAL_SIGNATURES = 100
+"""One seed in so many signs with Ed25519."""
 
 
 def draw_profile(name: str, random: Random) -> Profile:
     """Draw an environment: a random part of the faults that the name stands for; ConfigurationError for no name."""
-    if name not in PROFILES:
+    if name not in _CLASSES:
         raise ConfigurationError(f"there is no profile {name!r}: say one of {', '.join(PROFILES)}")
-    classes = {"calm": (), "network": _NETWORK, "crash": _CRASH, "all": _NETWORK + _CRASH}[name]
-    on = {fault: random.random() < 0.5 for fault in classes}
+    classes = _CLASSES[name]
+    share = random.choice(_SHARES)
+    always = _ALWAYS.get(name, ())
+    on = {fault: random.random() < share or fault in always for fault in classes}
 
     def rate(fault: str, most: float) -> float:
         return random.random() * most if on.get(fault) else 0.0
@@ -102,34 +189,67 @@ def draw_profile(name: str, random: Random) -> Profile:
     def count(fault: str, most: int) -> int:
         return random.randint(1, most) if on.get(fault) else 0
 
+    counts: dict[str, Any] = {kind: count(kind, most) for kind, most in _MOST.items()}
+    rates: dict[str, Any] = {kind: rate(kind, most) for kind, most in _RATES.items()}
     spread = random.choice((200, 1_000, 5_000, 20_000))
-    slow_disk, slow_apply = on.get("slow_disk"), on.get("slow_apply")
-    modes = tuple(mode for mode in CrashMode if random.random() < 0.6) or (CrashMode.TORN,)
     return Profile(
         name=name,
-        duration_ms=random.randint(1_000, 5_000) if classes else 1_500,
+        duration_ms=random.randint(1_000, 4_000) if classes else 1_500,
         link_us=(random.choice((50, 200, 1_000)), spread),
         in_order=not on.get("reorder"),
-        loss=rate("loss", 0.25),
-        duplication=rate("duplication", 0.2),
-        spike=rate("spike", 0.05),
-        crashes=count("crashes", 6),
-        crashes_at_output=count("crashes_at_output", 5),
-        crashes_in_disk=count("crashes_in_disk", 5),
-        power_cuts=count("power_cuts", 2),
-        partitions=count("partitions", 4),
-        cuts=count("cuts", 5),
-        sync_errors=count("sync_errors", 3),
+        adversarial=bool(on.get("adversarial")),
+        **rates,
+        **counts,
+        clock_rates=random.choice(((900, 1_100), (990, 1_010), (900, 1_000))) if on.get("clock_rates") else (1_000,),
+        liars=random.choice((1, 1, 1, 31)) if on.get("liars") else 0,
+        twins=bool(on.get("liars")) and random.random() < 0.2,
         down_ms=(random.choice((1, 20, 100)), random.choice((50, 500, 2_000))),
-        crash_modes=modes,
-        sync_us=(100, 20_000) if slow_disk else (50, 400),
-        apply_us=(20, 50_000) if slow_apply else (10, 200),
+        crash_modes=tuple(mode for mode in CrashMode if random.random() < 0.6) or (CrashMode.TORN,),
+        sync_us=(100, 20_000) if on.get("slow_disk") else (50, 400),
+        apply_us=(20, 50_000) if on.get("slow_apply") else (10, 200),
         clients=random.randint(1, 4),
-        envelopes=random.randint(4, 20),
+        envelopes=random.randint(4, 16),
         think_ms=random.choice((1, 30, 200)),
         repeat=random.choice((0.0, 0.1, 0.5)) if classes else 0.0,
-        encoded=random.random() < 0.2,
+        encoded=random.random() < 0.2 or rates["corruption"] > 0.0,
+        real_signatures=random.randrange(_REAL_SIGNATURES) == 0,
         checkpoint_interval=random.choice((2, 4, 8, 16)),
         snapshot_positions=random.choice((4, 16, 64)),
         segment_bytes=random.choice((4_096, 16_384, 131_072)),
     )
+
+
+_MOST = {
+    "crashes": 6,
+    "crashes_at_output": 5,
+    "crashes_in_disk": 5,
+    "crashes_in_recovery": 3,
+    "crash_loops": 2,
+    "power_cuts": 2,
+    "failpoints": 5,
+    "sync_errors": 3,
+    "full_disks": 3,
+    "stalled_disks": 2,
+    "rot": 2,
+    "pauses": 4,
+    "clock_leaps": 3,
+    "partitions": 4,
+    "partial_partitions": 3,
+    "cuts": 5,
+    "flaps": 2,
+    "clogs": 2,
+    "throttles": 3,
+    "resets": 6,
+}
+"""How often a planned fault happens at most."""
+
+_RATES = {
+    "loss": 0.25,
+    "duplication": 0.2,
+    "spike": 0.05,
+    "replay": 0.1,
+    "corruption": 0.02,
+    "late_timers": 0.3,
+    "two_faced": 0.3,
+}
+"""How large the share of messages, timers or requests is at most."""

@@ -1,17 +1,40 @@
-"""Signatures that cost nothing and cannot be forged.
+"""Keys and signatures of simulated members and clients: tags that cost nothing, or Ed25519.
 
-A signature is a tag over key and statement, and it is valid only if the registry remembers that this
-key signed this statement; so nothing in a simulated run can invent one, whatever bytes it puts together.
+A tag over key and statement is valid only if the registry remembers that this key signed this statement; so
+nothing in a simulated run can invent one, whatever bytes it puts together. Some runs pay for the real thing.
 """
 
-from hashlib import blake2b
+from hashlib import blake2b, sha256
+from typing import Protocol
+
+from bftkit.wire.auth import SigningKey, verify
+
+
+class Signatures(Protocol):
+    """Whoever signs and verifies in one run. Stands where keys and `SignatureVerifier` do in a node."""
+
+    def public_key(self, name: str) -> bytes:
+        """Return the public key of somebody, the same for the same name."""
+        ...
+
+    def sign(self, public_key: bytes, statement: bytes) -> bytes:
+        """Sign with the key behind a public key; the caller vouches that it is its own."""
+        ...
+
+    def verify(self, public_key: bytes, statement: bytes, signature: bytes) -> bool:
+        """Say whether this key signed this statement."""
+        ...
 
 
 class SignatureRegistry:
-    """Everything that was really signed in one run. Stands where `SignatureVerifier` does in a node."""
+    """Everything that was really signed in one run."""
 
     def __init__(self) -> None:
         self._signed: dict[tuple[bytes, bytes], bytes] = {}
+
+    def public_key(self, name: str) -> bytes:
+        """Return a name's stand-in for a public key."""
+        return sha256(name.encode()).digest()
 
     def sign(self, public_key: bytes, statement: bytes) -> bytes:
         """Sign with the key behind a public key; the caller vouches that it is its own."""
@@ -27,3 +50,29 @@ class SignatureRegistry:
 
     def __len__(self) -> int:
         return len(self._signed)
+
+
+class RealSignatures:
+    """Ed25519, with a key for each name that follows from the name."""
+
+    def __init__(self) -> None:
+        self._keys: dict[bytes, SigningKey] = {}
+        self._verified: dict[tuple[bytes, bytes, bytes], bool] = {}
+
+    def public_key(self, name: str) -> bytes:
+        """Return the public key of a name."""
+        key = SigningKey(sha256(b"simulated key\x00" + name.encode()).digest())
+        self._keys[key.public_key] = key
+        return key.public_key
+
+    def sign(self, public_key: bytes, statement: bytes) -> bytes:
+        """Sign with the key behind a public key."""
+        return self._keys[public_key].sign(statement)
+
+    def verify(self, public_key: bytes, statement: bytes, signature: bytes) -> bool:
+        """Say whether this key signed this statement; the same question is answered from memory."""
+        question = (public_key, statement, signature)
+        verdict = self._verified.get(question)
+        if verdict is None:
+            verdict = self._verified[question] = verify(public_key, statement, signature)
+        return verdict

@@ -5,17 +5,35 @@ within a bound of virtual time that does not depend on how long the faults laste
 was acknowledged is looked for on every member, and their logs and states are compared.
 """
 
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from random import Random
 from typing import Any
 
 import msgspec
 
 from bftkit.core.engine import EngineSpec
+from bftkit.core.epoch import Limits
 from bftkit.plugins import load_engine
+from bftkit.replica.state_machine import StateMachine
 from bftkit.testing.checkers import Violation
+from bftkit.testing.choices import Choices, Name
+from bftkit.testing.node import SimulatedNode
 from bftkit.testing.profile import Profile, draw_profile
 from bftkit.testing.solo import solo_spec
-from bftkit.testing.world import World
+from bftkit.testing.world import Commands, Workload, World, small_numbers
+
+WIDE_LIMITS = Limits(max_command_bytes=4_096, max_batch_bytes=32_768, max_sessions=64)
+"""Bounds for state machines whose commands are longer than a counter's."""
+
+HEALING_STEPS = 4_000
+"""Replica inputs that a healed group may handle before it has executed something new, for each pair of members."""
+
+VIEWS_FOR_EACH_FAULT = 2
+"""Views that a healed group may need because of one faulty member."""
+
+SPARE_VIEWS = 4
+"""Views that it may need besides."""
 
 SYNC_MS = 20_000
 """Part of the liveness bound for catching up, and for a client to ask the right member."""
@@ -40,6 +58,8 @@ class Outcome(msgspec.Struct, frozen=True):
     violations: tuple[str, ...]
     """What went wrong; empty for a good run."""
     events: int
+    steps: int
+    """Inputs that the replicas handled."""
     commits: int
     """Positions with batches that were decided."""
     commands: int
@@ -49,6 +69,10 @@ class Outcome(msgspec.Struct, frozen=True):
     trace_hash: str
     counters: dict[str, int]
     """Crashes, views, snapshots, ... by name."""
+    faults_hit: dict[str, int]
+    """What went wrong on purpose, by class of fault: how often it really happened."""
+    heal_ms: int | None = None
+    """How long it took, after everything had healed, until every honest member had executed a new request."""
 
     @property
     def ok(self) -> bool:
@@ -62,75 +86,153 @@ def run_schedule(
     """Run one schedule; what goes wrong in it is in the outcome, never raised.
 
     `engine` is the name of an installed engine or a specification, `profile` a name that `draw_profile`
-    knows or a fixed one; `extra` goes to `World`.
+    knows or a fixed one; `extra` goes to `make_world`.
     """
-    random = Random(f"{seed}/profile")
-    spec = _spec(engine)
-    drawn = draw_profile(profile, random) if isinstance(profile, str) else profile
-    world = make_world(seed, spec, replicas, drawn, **extra)
+    world = seeded_world(seed, engine=engine, replicas=replicas, profile=profile, **extra)
+    return finish(world)
+
+
+def seeded_world(
+    seed: int, *, engine: str | EngineSpec = "solo", replicas: int = 4, profile: str | Profile = "all", **extra: Any
+) -> World:
+    """Make the world of one schedule, to be looked at beside its outcome; arguments as for `run_schedule`."""
+    drawn = draw_profile(profile, Random(f"{seed}/profile")) if isinstance(profile, str) else profile
+    return make_world(seed, _spec(engine), replicas, drawn, **extra)
+
+
+def finish(world: World) -> Outcome:
+    """Run a world that was just made through its three phases; say what came of it."""
     violations: list[str] = []
+    heal_ms = None
     try:
-        run(world)
+        heal_ms = run(world)
     except Violation as violation:
         violations.append(str(violation))
     return Outcome(
-        seed=seed,
-        engine=spec.name,
-        replicas=replicas,
-        profile=drawn,
+        seed=world.choices.seed,
+        engine=world.settings.spec.name,
+        replicas=len(world.settings.membership),
+        profile=world.drawn,
         violations=tuple(violations),
         events=world.events.taken,
+        steps=world.steps,
         commits=world.checkers.commits,
         commands=world.checkers.commands,
         acknowledged=sum(client.acknowledged_commands for client in world.clients),
         virtual_ms=world.events.now_us // 1_000,
         trace_hash=world.trace_hash,
         counters={**world.counters, "sent": world.network.sent, "lost": world.network.lost},
+        faults_hit=dict(sorted(world.hits.items())),
+        heal_ms=heal_ms,
+    )
+
+
+def simulate(
+    make_machine: Callable[[], StateMachine],
+    *,
+    seed: int = 0,
+    faults: str | Profile = "all",
+    engine: str = "pbft",
+    replicas: int = 4,
+    commands: Commands = small_numbers,
+    limits: Limits = WIDE_LIMITS,
+    **extra: Any,
+) -> Outcome:
+    """Run a state machine of your own through one schedule; look at `ok` and `violations` of what comes back.
+
+    `make_machine` is called for each start of each member, and once more for the machine that the others are
+    compared with: it must return a new one each time. `commands` makes a command from a source of randomness; the
+    default makes numbers, for a counter. `faults` is the name of a profile, or one of your own.
+    """
+    return run_schedule(
+        seed,
+        engine=engine,
+        replicas=replicas,
+        profile=faults,
+        workload=Workload(make_machine, commands, limits),
+        **extra,
     )
 
 
 def _spec(engine: str | EngineSpec) -> EngineSpec:
     if isinstance(engine, EngineSpec):
         return engine
+    return _named(engine)
+
+
+@lru_cache
+def _named(engine: str) -> EngineSpec:
     return solo_spec() if engine == "solo" else load_engine(engine)
 
 
-def make_world(seed: int, spec: EngineSpec, replicas: int, profile: Profile, **extra: Any) -> World:
-    """Make the world of one schedule; an engine with a view timeout gets one that is short beside the faults."""
+def make_world(
+    seed: int,
+    spec: EngineSpec,
+    replicas: int,
+    profile: Profile,
+    *,
+    record: bool = False,
+    decisions: Mapping[Name, int] | None = None,
+    **extra: Any,
+) -> World:
+    """Make the world of one schedule; an engine with a view timeout gets one that is short beside the faults.
+
+    `record` writes down every decision, `decisions` are those to follow in place of the seed's; see `Choices`.
+    """
     if extra.get("options") is None:
         fields = spec.options_type.__struct_fields__
         short = {"view_timeout_ms": 400} if "view_timeout_ms" in fields else {}
         extra["options"] = spec.options_type(**short)
-    return World(seed, spec, replicas, profile, **extra)
+    return World(Choices(seed, record=record, decisions=decisions), spec, replicas, profile, **extra)
 
 
-def run(world: World) -> None:
-    """Run the three phases; Violation says what went wrong."""
+def run(world: World) -> int:
+    """Run the three phases; Violation says what went wrong. Return how long healing took, in milliseconds."""
     world.start()
     _let_pass(world, world.profile.duration_ms)
     world.heal()
+    healed_us, steps, views = world.events.now_us, world.steps, _views(world)
     probe = world.add_client("probe", 1)
-    honest = [node for node in world.nodes if node.honest]
+    bound_ms = liveness_bound_ms(world)
 
     def live() -> bool:
         return all(client.done for client in world.clients) and all(
-            node.alive and node.executor.height >= probe.height for node in honest
+            node.executor.height >= probe.height for node in _trusted(world)
         )
 
-    if not _let_pass(world, liveness_bound_ms(world), live):
+    if not _let_pass(world, bound_ms, live):
         raise Violation("no progress after everything healed: " + _explain(world))
+    heal_ms = (world.events.now_us - healed_us) // 1_000
+    if world.steps - steps > HEALING_STEPS * len(world.nodes) ** 2:
+        raise Violation(f"{world.steps - steps} steps after everything healed, before anything new was executed")
+    if _views(world) - views > most_views(world):
+        raise Violation(f"{_views(world) - views} views after everything healed, before anything new was executed")
     if not _let_pass(world, SYNC_MS, lambda: _equal(world)):
         raise Violation("members stay apart after everything healed: " + _explain(world))
     _read_back(world)
     _fall_silent(world)
+    return heal_ms
+
+
+def _trusted(world: World) -> list[SimulatedNode]:
+    """List the members that must come through: honest ones, unless a damaged disk has stopped them for good."""
+    return [node for node in world.nodes if node.honest and not node.stopped]
+
+
+def _views(world: World) -> int:
+    return max((node.replica.status().view for node in _trusted(world)), default=0)
+
+
+def most_views(world: World) -> int:
+    """Return how many views a healed group may need: each faulty member may lead in vain, and the first one is cut."""
+    return VIEWS_FOR_EACH_FAULT * world.settings.membership.quorum.faults + SPARE_VIEWS
 
 
 def liveness_bound_ms(world: World) -> int:
-    """Return how long a healed group may take to answer: each member may lead in vain once, at the longest timeout."""
-    settings = world.nodes[0].settings
-    options = settings.context.options
+    """Return how long a healed group may take to answer: so many views at the longest timeout, and catching up."""
+    options = world.settings.context.options
     cap = getattr(options, "view_timeout_ms", VIEW_CAP_MS) * getattr(options, "timeout_cap_factor", 1)
-    return int((len(settings.membership) + 3) * cap + SYNC_MS)
+    return int(most_views(world) * cap + SYNC_MS)
 
 
 def _let_pass(world: World, duration_ms: int, stop: Any = None) -> bool:
@@ -147,21 +249,19 @@ def _let_pass(world: World, duration_ms: int, stop: Any = None) -> bool:
 
 def _equal(world: World) -> bool:
     """Say whether all honest members have decided and executed the same."""
-    honest = [node for node in world.nodes if node.honest]
-    heights = {(node.replica.commits.height, node.executor.height) for node in honest}
+    heights = {(node.replica.commits.height, node.executor.height) for node in _trusted(world)}
     return len(heights) == 1 and all(decided == executed for decided, executed in heights)
 
 
 def _read_back(world: World) -> None:
     """Compare logs and states of all members in the end, down to the state that clients see."""
     checkers = world.checkers
-    for node in world.nodes:
-        if node.honest:
-            height = node.executor.height
-            checkers.log_root(node.index, height, node.replica.commits.log_root)
-            checkers.roots(node.index, height, node.executor.roots())
-            if height < max(client.height for client in world.clients):
-                raise Violation(f"n{node.index} ends below a height that a client was told of")
+    for node in _trusted(world):
+        height = node.executor.height
+        checkers.log_root(node.index, height, node.replica.commits.log_root)
+        checkers.roots(node.index, height, node.executor.roots())
+        if height < max(client.height for client in world.clients):
+            raise Violation(f"n{node.index} ends below a height that a client was told of")
 
 
 def _fall_silent(world: World) -> None:
@@ -169,7 +269,7 @@ def _fall_silent(world: World) -> None:
 
     To members that lie the others may talk for ever.
     """
-    if not all(node.honest for node in world.nodes):
+    if world.checkers.suspects:
         return
     _let_pass(world, QUIET_MS)
     sent = world.network.sent
@@ -191,5 +291,5 @@ def _explain(world: World) -> str:
                 f"waits for {status.waiting_for or 'nothing'}"
             )
         else:
-            lines.append(f"n{node.index} is down")
+            lines.append(f"n{node.index} is down{f' ({node.stopped})' if node.stopped else ''}")
     return "; ".join(lines)

@@ -2,9 +2,11 @@
 
 from collections import Counter as Tally
 from collections.abc import Callable
-from hashlib import blake2b, sha256
+from hashlib import blake2b
 from random import Random
 from typing import Any
+
+import msgspec
 
 from bftkit.batteries.counter import Counter
 from bftkit.core.checkpoint import EMPTY_CHECKPOINT
@@ -12,38 +14,67 @@ from bftkit.core.engine import EngineSpec
 from bftkit.core.epoch import EpochConfig, Genesis, Limits
 from bftkit.core.ids import ReplicaIndex, canonical
 from bftkit.core.membership import Member
+from bftkit.core.outputs import Broadcast, Send
 from bftkit.replica.client_messages import client_domain
 from bftkit.replica.execution import Answer
 from bftkit.replica.outputs import Report
 from bftkit.replica.settings import ReplicaSettings, ReplicaTuning
 from bftkit.replica.state_machine import StateMachine
 from bftkit.testing.checkers import Checkers
+from bftkit.testing.choices import Choices
 from bftkit.testing.client import SimulatedClient
 from bftkit.testing.clock import EventHeap
 from bftkit.testing.disk import CrashMode
-from bftkit.testing.nemesis import Fault, draw_faults, inflict
-from bftkit.testing.network import Network
+from bftkit.testing.invariants import load_invariants
+from bftkit.testing.journal import Journal
+from bftkit.testing.machine import tagged
+from bftkit.testing.nemesis import Fault, chosen_faults, draw_faults, inflict
+from bftkit.testing.network import FINE, Network
 from bftkit.testing.node import SimulatedNode
 from bftkit.testing.profile import CALM, Profile
-from bftkit.testing.signing import SignatureRegistry
+from bftkit.testing.signing import RealSignatures, SignatureRegistry, Signatures
 
 RESTART_US = 50_000
 """How long a member stays down whose crash nobody planned."""
 
+MOST_MEMBERS = 31
+"""Members of the largest group that is simulated."""
+
+LIMITS = Limits(max_command_bytes=128, max_batch_bytes=4_096, max_sessions=64)
+"""Small bounds, so that batches fill and sessions count."""
+
 _CLUSTER = "simulated"
 
+_MODE_HITS = {
+    CrashMode.KILL: "processes killed",
+    CrashMode.NOTHING: "writes lost",
+    CrashMode.PREFIX: "writes cut off",
+    CrashMode.TORN: "writes torn",
+    CrashMode.REORDERED: "writes reordered",
+}
 
-class Streams:
-    """One random stream for each concern, so that a change of one leaves the others as they were."""
 
-    def __init__(self, seed: int) -> None:
-        self.network = Random(f"{seed}/network")
-        self.disk = Random(f"{seed}/disk")
-        self.faults = Random(f"{seed}/faults")
-        self.client = Random(f"{seed}/client")
-        self.links = Random(f"{seed}/links")
-        """Between clients and members."""
-        self.jitter = Random(f"{seed}/jitter")
+def _silent(outputs: list[Any]) -> list[Any]:
+    return [output for output in outputs if not isinstance(output, Send | Broadcast)]
+
+
+Commands = Callable[[Random], bytes]
+"""Makes a command for the state machine, from a source of randomness."""
+
+
+def small_numbers(random: Random) -> bytes:
+    """Make a command for the counter."""
+    return b"%d" % random.randrange(-99, 100)
+
+
+class Workload(msgspec.Struct, frozen=True):
+    """What is replicated, and what clients ask of it."""
+
+    make_machine: Callable[[], StateMachine] = Counter
+    """Makes a new state machine, for each life of each member."""
+    make_command: Commands = small_numbers
+    limits: Limits = LIMITS
+    """Their checkpoint interval is the profile's."""
 
 
 class World:
@@ -51,45 +82,97 @@ class World:
 
     def __init__(
         self,
-        seed: int,
+        choices: Choices,
         spec: EngineSpec,
         replicas: int,
         profile: Profile,
         *,
         options: Any = None,
-        make_machine: Callable[[], StateMachine] = Counter,
-        keep_trace: bool = False,
+        workload: Workload | None = None,
+        journal: Journal | None = None,
     ) -> None:
-        self.profile = profile
-        self.streams = Streams(seed)
+        if not 1 <= replicas <= MOST_MEMBERS:
+            raise ValueError(f"a world has 1 to {MOST_MEMBERS} members, not {replicas}")
+        self.profile = self.drawn = profile
+        self.choices = choices
         self.events = EventHeap()
-        self.registry = SignatureRegistry()
-        self.checkers = Checkers()
-        self.make_machine = make_machine
+        self.signatures: Signatures = RealSignatures() if profile.real_signatures else SignatureRegistry()
+        workload = workload or Workload()
+        self.make_machine = workload.make_machine
         self.healed = False
         self.counters: Tally[str] = Tally()
-        self.history: list[tuple[Any, ...]] | None = [] if keep_trace else None
-        """Everything that was traced, when it is kept."""
+        """What members report and do, by name."""
+        self.hits: Tally[str] = Tally()
+        """What went wrong, by class of fault."""
+        self.failpoints: tuple[str, ...] = ("application.before_apply",)
+        self._journal = journal
         self._hash = blake2b(digest_size=16)
         self._unhashed: list[tuple[Any, ...]] = []
         self._tokens = 0
         self._commands = 0
-        genesis = _genesis(spec, replicas, profile, options)
-        self.nodes = [
-            SimulatedNode(self, ReplicaSettings(index, spec, genesis, options, _tuning(profile)))
-            for index in range(replicas)
-        ]
-        self.network = Network(
-            replicas, profile, self.streams.network, self.events, self._deliver, self._channel_changed
+        self._make_command = workload.make_command
+        self._command_random = self.choices.random("commands")
+        limits = msgspec.structs.replace(workload.limits, checkpoint_interval=profile.checkpoint_interval)
+        genesis = _genesis(spec, replicas, options, limits, self.signatures)
+        tuning = _tuning(profile)
+        every = [ReplicaSettings(index, spec, genesis, options, tuning) for index in range(replicas)]
+        self.settings = every[0]
+        self.client_domain = client_domain(_CLUSTER, genesis.config.group)
+        self.checkers = Checkers(
+            self.make_machine(), load_invariants(spec.name, replicas), self.settings, self.signatures.verify
         )
-        self._client_domain = client_domain(_CLUSTER, genesis.config.group)
-        self._weak = self.nodes[0].settings.membership.quorum.weak
-        self.clients = [self._client(f"client {number}", profile.envelopes) for number in range(profile.clients)]
+        self.nodes = [SimulatedNode(self, settings, index) for index, settings in enumerate(every)]
+        """The instances; the first of each member stands at its index, a twin behind all of them."""
+        self.instances: list[tuple[int, ...]] = [(index,) for index in range(replicas)]
+        """For each member, its instances."""
+        self._choose_liars(every)
+        self.network = Network(
+            len(self.nodes),
+            profile,
+            self.choices.network,
+            self.events,
+            self._deliver,
+            self._channel_changed,
+            self.hits,
+            journal,
+        )
+        self.clients = [
+            SimulatedClient(self, number, f"client {number}", profile.envelopes) for number in range(profile.clients)
+        ]
         self._by_key = {client.public_key: client for client in self.clients}
-        self.faults = draw_faults(profile, replicas, self.streams.faults)
+        plan = draw_faults(profile, replicas, self.choices.random("plan"))
+        self.faults = chosen_faults(plan, self.choices.crash)
 
-    def _client(self, name: str, envelopes: int) -> SimulatedClient:
-        return SimulatedClient(self, name, envelopes, self._client_domain, self._weak)
+    def _choose_liars(self, every: list[ReplicaSettings]) -> None:
+        """Let as many members lie as the profile wants and the engine tolerates."""
+        random = self.choices.random("liars")
+        most = min(self.profile.liars, self.tolerated)
+        for number, index in enumerate(random.sample(range(len(every)), most)):
+            if not self.choices.byzantine.chance("liar", index, 1.0):
+                continue
+            if self.profile.twins and number == 0:
+                self.distrust(index, "twins")
+                self.instances[index] = (index, len(self.nodes))
+                twin = SimulatedNode(self, every[index], len(self.nodes))
+                twin.honest = False
+                self.nodes.append(twin)
+                continue
+            self.distrust(index, "silent")
+            self.nodes[index].rewrite = _silent
+
+    def distrust(self, index: ReplicaIndex, why: str) -> None:
+        """Let a member be one that need not keep to the rules."""
+        self.nodes[index].honest = False
+        self.checkers.suspects[index] = why
+        for node in self.nodes:
+            node.verify_stage.hash_bodies = True
+        self.hits[f"byzantine: {why}"] += 1
+
+    @property
+    def tolerated(self) -> int:
+        """Count the members that may lie or forget: none where the engine tolerates crashes only."""
+        quorum = self.settings.membership.quorum
+        return quorum.faults if quorum.weak > 1 else 0
 
     # -- phases -----------------------------------------------------------------------------------
 
@@ -97,24 +180,28 @@ class World:
         """Start all members and clients, and let the faults come."""
         for node in self.nodes:
             node.start()
-        for client in self.clients:
-            self.events.after(self.streams.client.randrange(50_000), client.start)
+        for number, client in enumerate(self.clients):
+            self.events.after(self.choices.client.below("start", number, 50_000), client.start)
         for fault in self.faults:
-            self.events.after(fault.at_us, inflict, self, fault)
+            self.events.after(fault.at_us, self._inflict, fault)
+
+    def _inflict(self, fault: Fault) -> None:
+        self.trace("f", fault.members[0], fault.number, fault.kind)
+        inflict(self, fault)
 
     def heal(self) -> None:
-        """End every fault, and start whoever is down."""
+        """End every fault, and start whoever is down, unless it has stopped for good."""
         self.healed = True
         self.profile = CALM
         self.network.calm_down(CALM)
         for node in self.nodes:
             node.no_more_faults()
-            if not node.alive:
+            if not node.alive and not node.stopped:
                 node.start()
 
     def add_client(self, name: str, envelopes: int) -> SimulatedClient:
         """Let one more client come."""
-        client = self._client(name, envelopes)
+        client = SimulatedClient(self, len(self.clients), name, envelopes)
         self.clients.append(client)
         self._by_key[client.public_key] = client
         client.start()
@@ -124,63 +211,106 @@ class World:
 
     def started(self, node: SimulatedNode) -> None:
         """Note that a member runs."""
-        self.trace("s", node.index, node.life, node.log.next_index)
-        self.network.start(node.index)
+        self.trace("s", node.instance, node.life, node.log.next_index)
+        self.network.start(node.instance)
 
     def crashed(self, node: SimulatedNode, fault: Fault | None = None) -> None:
         """Crash a member now, and start it again later."""
-        fault = fault or node.next_crash
-        node.next_crash = None
+        fault = fault or node.plan.fault
+        node.plan.fault = None
         mode = fault.mode if fault is not None else CrashMode.NOTHING
-        self.trace("c", node.index, node.life, mode.value)
+        self.trace("c", node.instance, node.life, mode.value)
         self.counters["crashes"] += 1
+        self.hits[_MODE_HITS[mode]] += 1
         node.crash(mode)
-        self.network.crash(node.index)
+        self.network.crash(node.instance)
         self.events.after(fault.lasts_us if fault is not None else RESTART_US, self._restart, node, node.life)
 
+    def stopped(self, node: SimulatedNode, reason: str) -> None:
+        """Let a member whose disk was damaged stop for good: it says why, and does not go on."""
+        node.stopped = reason
+        self.trace("e", node.instance, node.life, "stopped")
+        self.counters["stopped for good"] += 1
+        node.crash(CrashMode.KILL)
+        self.network.crash(node.instance)
+
     def _restart(self, node: SimulatedNode, life: int) -> None:
-        if node.life == life and not node.alive:
+        if node.life == life and not node.alive and not node.stopped:
             node.start()
+
+    def rot(self, index: ReplicaIndex, number: int) -> None:
+        """Damage what a member's disk holds, where the fault budget allows it."""
+        node = self.nodes[index]
+        if not node.rotten and (not node.honest or len(self.checkers.suspects) >= self.tolerated):
+            return
+        random = self.choices.random("rot", index, number)
+        paths = [path for path, content in node.disk.contents().items() if content]
+        if not paths:
+            return
+        path = random.choice(paths)
+        if not node.rotten:
+            node.rotten = True
+            self.checkers.suspects[index] = "its disk was damaged"
+        self.hits["bit_flips"] += 1
+        node.disk.flip_bit(path)
+
+    def spoilt(self, node: SimulatedNode, sender: ReplicaIndex) -> None:
+        """Note that a frame did not survive its way: the connection that it came over breaks."""
+        self.counters["spoilt frames"] += 1
+        for instance in self.instances[sender]:
+            self.network.reset(node.instance, instance)
+
+    def is_trusted(self, member: ReplicaIndex) -> bool:
+        """Say whether what a member sends must be well-formed."""
+        return member not in self.checkers.suspects
 
     def reported(self, node: SimulatedNode, report: Report) -> None:
         """Take what a member's replica reports."""
         self.counters[report.event] += 1
-        self.trace("r", node.index, 0, report.event)
-        if node.honest and not any(not other.honest for other in self.nodes):
+        self.trace("r", node.instance, 0, report.event)
+        if node.honest and not node.rotten:
             self.checkers.reported(node.index, report)
 
-    def _deliver(self, sender: ReplicaIndex, receiver: ReplicaIndex, message: Any) -> None:
-        self.nodes[receiver].deliver(sender, message)
+    def post(self, sender: int, receivers: tuple[ReplicaIndex, ...], message: Any) -> None:
+        """Carry a message from an instance to every instance of some members."""
+        for receiver in receivers:
+            for instance in self.instances[receiver]:
+                self.network.send(sender, instance, message)
 
-    def _channel_changed(self, member: ReplicaIndex, peer: ReplicaIndex, up: bool) -> None:
-        self.nodes[member].channel(peer, up)
+    def _deliver(self, sender: int, receiver: int, message: Any) -> None:
+        self.nodes[receiver].deliver(self.nodes[sender].index, message)
+
+    def _channel_changed(self, instance: int, peer: int, up: bool) -> None:
+        if self.nodes[peer].index != self.nodes[instance].index:
+            self.nodes[instance].channel(self.nodes[peer].index, up)
 
     # -- clients ----------------------------------------------------------------------------------
 
     def new_command(self) -> bytes:
         """Return a command unlike all others."""
         self._commands += 1
-        command = b"%d" % self._commands
+        command = tagged(self._commands, self._make_command(self._command_random))
         self.checkers.submitted(command)
         return command
 
     def request(self, member: ReplicaIndex, data: bytes) -> None:
         """Carry a client's request to a member, or lose it."""
         self._tokens += 1
-        self._carry(self.nodes[member].submit, self._tokens, data)
+        for instance in self.instances[member]:
+            self._carry(member, self.nodes[instance].submit, self._tokens, data)
 
     def answer(self, member: ReplicaIndex, answer: Answer) -> None:
         """Carry a member's answer to the client whom it concerns, or lose it."""
         client = self._by_key.get(answer.public_key)
         if client is not None:
-            self._carry(client.receive, member, answer.reply)
+            self._carry(member, client.receive, member, answer.reply)
 
-    def _carry(self, function: Callable[..., None], *arguments: Any) -> None:
-        random, profile = self.streams.links, self.profile
-        if profile.loss and random.random() < profile.loss:
+    def _carry(self, member: ReplicaIndex, function: Callable[..., None], *arguments: Any) -> None:
+        stream, profile = self.choices.links, self.profile
+        if stream.chance("loss", member, profile.loss):
             return
         least, spread = profile.link_us
-        self.events.after(least + int(spread * random.random()), function, *arguments)
+        self.events.after(least + spread * stream.below("delay", member, FINE) // FINE, function, *arguments)
 
     # -- the trace --------------------------------------------------------------------------------
 
@@ -188,8 +318,8 @@ class World:
         """Add one line to the run's trace."""
         line = (self.events.now_us, kind, who, number, what)
         self._unhashed.append(line)
-        if self.history is not None:
-            self.history.append(line)
+        if self._journal is not None:
+            self._journal.line(*line)
         if len(self._unhashed) >= 1_024:
             self._hash_trace()
 
@@ -203,9 +333,14 @@ class World:
         self._hash_trace()
         return self._hash.hexdigest()
 
+    @property
+    def steps(self) -> int:
+        """Count the inputs that all replicas have handled."""
+        return sum(node.steps for node in self.nodes)
 
-def _genesis(spec: EngineSpec, replicas: int, profile: Profile, options: Any) -> Genesis:
-    members = tuple(Member(f"n{index:02}", sha256(b"member %d" % index).digest()) for index in range(replicas))
+
+def _genesis(spec: EngineSpec, replicas: int, options: Any, limits: Limits, signatures: Signatures) -> Genesis:
+    members = tuple(Member(f"n{index:02}", signatures.public_key(f"member {index}")) for index in range(replicas))
     config = EpochConfig(
         cluster=_CLUSTER,
         group=0,
@@ -215,12 +350,7 @@ def _genesis(spec: EngineSpec, replicas: int, profile: Profile, options: Any) ->
         fault_model=spec.fault_model,
         options=canonical(options),
         members=members,
-        limits=Limits(
-            max_command_bytes=64,
-            max_batch_bytes=2_048,
-            checkpoint_interval=profile.checkpoint_interval,
-            max_sessions=64,
-        ),
+        limits=limits,
     )
     return Genesis(config, EMPTY_CHECKPOINT)
 

@@ -1,0 +1,77 @@
+"""What PBFT promises beyond what all engines do, for simulations to check as they go.
+
+Most of it can be seen in what honest members sign, whatever happened in between: crashes, views, lies.
+"""
+
+from typing import Any
+
+from bftkit.core.certificate import QuorumCertificate
+from bftkit.core.ids import ReplicaIndex
+from bftkit.core.statement import Statement
+from bftkit_pbft.messages import COMMIT_KIND, NEW_VIEW_KIND, PRE_PREPARE_KIND, PREPARE_KIND, VIEW_CHANGE_KIND
+from bftkit_pbft.state import State
+from bftkit_pbft.view_change import VIEWS_KEPT
+
+_OF_A_VIEW = frozenset((PRE_PREPARE_KIND, PREPARE_KIND, COMMIT_KIND))
+
+
+class PbftInvariants:
+    """Watches all honest members of one run."""
+
+    def __init__(self, members: int) -> None:
+        self._floor = [0] * members
+        """For each member, the highest view that it has asked for: it signs no vote below (PBFT §4.4)."""
+        self._prepared: dict[tuple[int, int], bytes] = {}
+        """What prepared, by view and position: nothing else does (PBFT §4.2)."""
+        self._decided: dict[int, tuple[int, bytes]] = {}
+        """Lowest view in which a position is known to be decided, and what was (PBFT §4.4)."""
+        self._view = [0] * members
+        self._low = [0] * members
+
+    def signs(self, member: ReplicaIndex, statement: Statement) -> str | None:
+        """Look at a statement that an honest member is about to sign."""
+        kind, view, position = statement.slot
+        if kind == VIEW_CHANGE_KIND:
+            self._floor[member] = max(self._floor[member], view)
+            return None
+        if kind in _OF_A_VIEW and view < self._floor[member]:
+            return f"it signs a {kind} of view {view} after it has asked for view {self._floor[member]}"
+        if kind == NEW_VIEW_KIND and view < self._floor[member]:
+            return f"it begins view {view} after it has asked for view {self._floor[member]}"
+        if kind == COMMIT_KIND:
+            prepared = self._prepared.setdefault((view, position), statement.content)
+            if prepared != statement.content:
+                return f"two proposals prepared in view {view} at position {position}"
+        if kind in (PREPARE_KIND, COMMIT_KIND):
+            decided = self._decided.get(position)
+            if decided is not None and view > decided[0] and statement.content != decided[1]:
+                return f"in view {view} it votes against what view {decided[0]} decided at position {position}"
+        return None
+
+    def decided(self, position: int, certificate: QuorumCertificate) -> str | None:
+        """Look at the proof of a decision."""
+        statement = certificate.statement
+        known = self._decided.get(position)
+        if known is not None and known[1] != statement.content:
+            return f"position {position} is decided twice, differently"
+        if known is None or statement.view < known[0]:
+            self._decided[position] = (statement.view, statement.content)
+        return None
+
+    def stepped(self, member: ReplicaIndex, engine: Any) -> str | None:
+        """Look at one member's variables: marks that only rise, and tables within their bounds."""
+        state: State = engine.state
+        if state.view < self._view[member] or state.low < self._low[member]:
+            return f"its view or its low water mark falls: view {state.view}, low {state.low}"
+        self._view[member], self._low[member] = state.view, state.low
+        if state.slots and not state.low < min(state.slots) <= max(state.slots) <= state.window_end:
+            return f"it keeps positions outside ({state.low}, {state.window_end}]"
+        if any(len(kept) > VIEWS_KEPT for kept in state.view_changes):
+            return "it keeps too many view changes of one member"
+        if len(state.candidates) > len(state.view_changes):
+            return "it keeps more new views than there are members"
+        return None
+
+    def restarted(self, member: ReplicaIndex) -> None:
+        """Note that a member has lost what was not durable: its view may have been one that nobody heard of."""
+        self._view[member] = self._low[member] = 0

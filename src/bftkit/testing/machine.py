@@ -1,0 +1,47 @@
+"""A state machine under watch, and commands that no two clients have in common.
+
+Checkers must tell commands apart, whatever a user's state machine takes; so every command of a simulated client
+begins with a tag of its own, which the machine never sees.
+"""
+
+import msgspec
+
+from bftkit.core.batch import CommittedBatch
+from bftkit.core.ids import ReplicaIndex
+from bftkit.replica.state_machine import StateMachine
+from bftkit.testing.checkers import Checkers
+
+TAG_BYTES = 8
+"""Length of the tag in front of a command."""
+
+
+def tagged(number: int, command: bytes) -> bytes:
+    """Return a command with its tag."""
+    return number.to_bytes(TAG_BYTES, "big") + command
+
+
+def untagged(batch: CommittedBatch) -> CommittedBatch:
+    """Return a batch as the state machine is to see it."""
+    return msgspec.structs.replace(batch, commands=[command[TAG_BYTES:] for command in batch.commands])
+
+
+class WatchedMachine:
+    """A state machine that tells the checkers what it executes."""
+
+    def __init__(self, machine: StateMachine, checkers: Checkers | None, member: ReplicaIndex) -> None:
+        self.machine = machine
+        """The machine itself."""
+        self._checkers = checkers
+        self._member = member
+        self.snapshot = machine.snapshot
+        self.restore = machine.restore
+        if hasattr(machine, "state_root"):
+            self.state_root = machine.state_root
+
+    def apply(self, batch: CommittedBatch) -> list[bytes]:
+        """Execute a batch and report it."""
+        bare = untagged(batch)
+        results = self.machine.apply(bare)
+        if self._checkers is not None:
+            self._checkers.applied(self._member, batch, bare, results)
+        return results

@@ -1,0 +1,191 @@
+"""Making a failing schedule small: fewer clients, fewer faults, fewer decisions that are not the default.
+
+Delta debugging (Zeller and Hildebrandt, "Simplifying and Isolating Failure-Inducing Input", TSE 2002) over the
+recorded decisions of a run: parts of them are left out as long as the same rule is broken. What is left is a `Case`,
+which is a file, and replays on any machine.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random
+from typing import TypeVar
+
+import msgspec
+
+from bftkit.errors import ConfigurationError
+from bftkit.testing.choices import Decisions, Name
+from bftkit.testing.journal import Journal
+from bftkit.testing.profile import CALM, Profile, draw_profile
+from bftkit.testing.simulation import Outcome, finish, seeded_world
+from bftkit.testing.world import World
+
+T = TypeVar("T")
+
+MOST_RUNS = 600
+"""Runs that one shrinking may take."""
+
+_NUMBERS = re.compile(r"[0-9]+|b'[^']*'|0x[0-9a-f]+")
+_RULE_CHARACTERS = 48
+"""How much of a violation's text says which rule it is about; the rest are particulars."""
+
+
+class Case(msgspec.Struct, frozen=True):
+    """A schedule that breaks a rule, with everything that it takes to run it again."""
+
+    seed: int
+    engine: str
+    replicas: int
+    profile: Profile
+    decisions: list[tuple[Name, int]]
+    """Every decision that is not the default, in the order in which they were taken."""
+    violation: str = ""
+    """What it breaks."""
+
+    def write(self, path: str | Path) -> None:
+        """Write the case to a file, as JSON."""
+        Path(path).write_bytes(msgspec.json.format(msgspec.json.encode(self)) + b"\n")
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Case":
+        """Read a case from a file; ConfigurationError where that holds none."""
+        try:
+            return msgspec.json.decode(Path(path).read_bytes(), type=cls)
+        except (OSError, msgspec.DecodeError) as error:
+            raise ConfigurationError(f"{path} holds no case: {error}") from error
+
+    def world(self, journal: Journal | None = None) -> World:
+        """Make the world of this case."""
+        return seeded_world(
+            self.seed,
+            engine=self.engine,
+            replicas=self.replicas,
+            profile=self.profile,
+            decisions=dict(self.decisions),
+            journal=journal,
+        )
+
+    def run(self, journal: Journal | None = None) -> Outcome:
+        """Run it again; the journal gets everything that happens."""
+        return finish(self.world(journal))
+
+
+class Shrunk(msgspec.Struct, frozen=True):
+    """What came of shrinking."""
+
+    case: Case
+    runs: int
+    """How many schedules it took."""
+    decisions_before: int
+
+
+def record_case(seed: int, *, engine: str, replicas: int = 4, profile: str | Profile = "all") -> tuple[Case, Outcome]:
+    """Run a schedule and write down every decision of it."""
+    drawn = draw_profile(profile, Random(f"{seed}/profile")) if isinstance(profile, str) else profile
+    world = seeded_world(seed, engine=engine, replicas=replicas, profile=drawn, record=True)
+    outcome = finish(world)
+    decisions: Decisions = world.choices.recorded or {}
+    violation = outcome.violations[0] if outcome.violations else ""
+    return Case(seed, engine, replicas, drawn, list(decisions.items()), violation), outcome
+
+
+def rule_of(violation: str) -> str:
+    """Return the rule that a violation is about, without its numbers."""
+    return _NUMBERS.sub("#", violation)[:_RULE_CHARACTERS]
+
+
+def shrink(
+    case: Case, *, most_runs: int = MOST_RUNS, progress: Callable[[int, int], None] = lambda runs, left: None
+) -> Shrunk:
+    """Make a failing case as small as the number of runs allows; ConfigurationError where it does not fail.
+
+    `progress` is told how many runs there were, and how many decisions are left.
+    """
+    attempt = _Attempts(case, most_runs, progress)
+    if not attempt.fails(case):
+        raise ConfigurationError(f"seed {case.seed} breaks no rule, or not the one that the case names")
+    attempt.simplify_profile()
+    attempt.leave_out_groups()
+    attempt.leave_out_decisions()
+    attempt.simplify_profile()
+    return Shrunk(attempt.best, attempt.runs, len(case.decisions))
+
+
+class _Attempts:
+    """The smallest case found up to now."""
+
+    def __init__(self, case: Case, most_runs: int, progress: Callable[[int, int], None]) -> None:
+        self.best = case
+        self.runs = 0
+        self._rule = rule_of(case.violation)
+        self._most_runs = most_runs
+        self._progress = progress
+
+    def fails(self, case: Case) -> bool:
+        """Run a case; keep it where it breaks the same rule."""
+        if self.runs >= self._most_runs:
+            return False
+        self.runs += 1
+        outcome = case.run()
+        if not outcome.violations or rule_of(outcome.violations[0]) != self._rule:
+            return False
+        self.best = msgspec.structs.replace(case, violation=outcome.violations[0])
+        self._progress(self.runs, len(self.best.decisions))
+        return True
+
+    def simplify_profile(self) -> None:
+        """Do with less: fewer clients and requests, less time, nothing that is not needed."""
+        for field, smaller in (("clients", 1), ("envelopes", 1), ("envelopes", 4), ("duration_ms", 500)):
+            if getattr(self.best.profile, field) > smaller:
+                self._try_profile(**{field: smaller})
+        for field in Profile.__struct_fields__:
+            calm = getattr(CALM, field)
+            if (
+                field not in ("name", "clients", "envelopes", "duration_ms")
+                and getattr(self.best.profile, field) != calm
+            ):
+                self._try_profile(**{field: calm})
+
+    def _try_profile(self, **changes: object) -> None:
+        profile = msgspec.structs.replace(self.best.profile, **changes)
+        self.fails(msgspec.structs.replace(self.best, profile=profile))
+
+    def leave_out_groups(self) -> None:
+        """Leave out all decisions about one thing at once, the largest groups first."""
+        groups: dict[tuple[str, str], int] = {}
+        for name, _ in self.best.decisions:
+            groups[name[:2]] = groups.get(name[:2], 0) + 1
+        for group in sorted(groups, key=lambda each: (-groups[each], each)):
+            self._keep([(name, answer) for name, answer in self.best.decisions if name[:2] != group])
+
+    def leave_out_decisions(self) -> None:
+        """Leave out one part of the decisions after another, until none can be spared."""
+        minimal(self.best.decisions, self._keep, lambda: self.runs < self._most_runs)
+
+    def _keep(self, decisions: Sequence[tuple[Name, int]]) -> bool:
+        return self.fails(msgspec.structs.replace(self.best, decisions=list(decisions)))
+
+
+def minimal(
+    items: Sequence[T], fails: Callable[[Sequence[T]], bool], may_go_on: Callable[[], bool] = lambda: True
+) -> list[T]:
+    """Return a part of the items that still fails, from which no single one can be left out (if it may go on so long).
+
+    Parts are left out in order: halves, then quarters, down to single items, and again while that helps.
+    """
+    kept = list(items)
+    size = max(1, len(kept) // 2)
+    while kept and may_go_on():
+        smaller = False
+        start = 0
+        while start < len(kept) and may_go_on():
+            candidate = kept[:start] + kept[start + size :]
+            if fails(candidate):
+                kept, smaller = candidate, True
+            else:
+                start += size
+        if size == 1 and not smaller:
+            break
+        if size > 1:
+            size = max(1, size >> 1)
+    return kept

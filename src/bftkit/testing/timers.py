@@ -1,0 +1,64 @@
+"""The timers of a simulated member, run by its own clock, and some of them late."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from bftkit.core.outputs import CancelTimer, SetTimer
+
+if TYPE_CHECKING:
+    from bftkit.testing.node import SimulatedNode
+
+LATEST = 10
+"""How many times its delay a late timer takes at most."""
+
+
+class SimulatedTimers:
+    """Named timers of one life of a member. `fired` is told when one runs out."""
+
+    def __init__(self, node: "SimulatedNode", late: float, fired: Callable[[str], None]) -> None:
+        self._node = node
+        self._late = late
+        self._fired = fired
+        self._running: dict[str, tuple[int, int]] = {}
+        """For each running timer, its number and its deadline by the member's clock."""
+        self._count = 0
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def __contains__(self, timer: str) -> bool:
+        return timer in self._running
+
+    def set(self, output: SetTimer) -> None:
+        """Start a timer, or start it again."""
+        node = self._node
+        stream = node.world.choices.clock
+        delay_ms = output.delay_ms
+        if output.jitter_ms:
+            delay_ms += stream.below("jitter", node.instance, output.jitter_ms + 1)
+        delay_us = node.clock.virtual_us(delay_ms)
+        if self._late and not node.world.healed and stream.chance("late", node.instance, self._late):
+            node.world.hits["late_timers"] += 1
+            delay_us *= 1 + stream.below("lateness", node.instance, LATEST)
+        self._start(output.timer, node.clock.now_ms() + delay_ms, delay_us)
+
+    def _start(self, timer: str, deadline: int, delay_us: int) -> None:
+        self._count += 1
+        self._running[timer] = (self._count, deadline)
+        self._node.later(delay_us, self._fire, timer, self._count)
+
+    def cancel(self, output: CancelTimer) -> None:
+        """Stop a timer, if it runs."""
+        self._running.pop(output.timer, None)
+
+    def leap(self) -> None:
+        """Look at all deadlines again, after the clock has gone forward."""
+        now = self._node.clock.now_ms()
+        for timer, (_, deadline) in list(self._running.items()):
+            self._start(timer, deadline, self._node.clock.virtual_us(max(0, deadline - now)))
+
+    def _fire(self, timer: str, count: int) -> None:
+        running = self._running.get(timer)
+        if running is not None and running[0] == count:
+            del self._running[timer]
+            self._fired(timer)

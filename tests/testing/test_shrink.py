@@ -1,0 +1,82 @@
+"""Making failing schedules small."""
+
+from __future__ import annotations
+
+import pytest
+
+from bftkit.errors import ConfigurationError
+from bftkit.testing.journal import Journal
+from bftkit.testing.profile import Profile
+from bftkit.testing.shrink import Case, minimal, record_case, rule_of, shrink
+from bftkit.testing.simulation import run_schedule
+
+
+@pytest.mark.parametrize("needed", [[], [3], [0, 99], [17, 18, 60], list(range(10, 20))])
+def test_what_is_not_needed_is_left_out(needed):
+    tried = []
+
+    def fails(items):
+        tried.append(items)
+        return set(needed) <= set(items)
+
+    assert minimal(range(100), fails) == needed
+    assert len(tried) < 300
+
+
+def test_it_stops_when_it_may_not_go_on():
+    left = iter(range(5))
+    kept = minimal(range(100), lambda items: 50 in items, lambda: next(left, None) is not None)
+    assert 50 in kept
+    assert 1 < len(kept) < 100
+
+
+def test_a_rule_is_known_without_its_numbers():
+    one = "n3 executes position 17 at height 12 after (3, 4)"
+    assert rule_of(one) == rule_of("n0 executes position 2 at height 1 after (1, 1)")
+    assert rule_of(one) != rule_of("n3 signs two contents for ('prepare', 0, 1)")
+
+
+@pytest.mark.parametrize("seed", [1, 5, 9])
+def test_a_recorded_case_replays_event_by_event_also_from_its_file(tmp_path, seed):
+    case, outcome = record_case(seed, engine="pbft")
+    assert outcome.trace_hash == run_schedule(seed, engine="pbft").trace_hash, "recording changes nothing"
+    case.write(tmp_path / "case.json")
+    journal = Journal()
+    again = Case.read(tmp_path / "case.json").run(journal)
+    assert again.trace_hash == outcome.trace_hash
+    assert journal.entries
+
+
+def test_a_file_that_holds_no_case_is_refused(tmp_path):
+    (tmp_path / "case.json").write_text("{}")
+    with pytest.raises(ConfigurationError, match="holds no case"):
+        Case.read(tmp_path / "case.json")
+    with pytest.raises(ConfigurationError, match="holds no case"):
+        Case.read(tmp_path / "none.json")
+
+
+def test_a_case_that_breaks_nothing_is_refused():
+    case, _ = record_case(1, engine="solo", replicas=1, profile="calm")
+    with pytest.raises(ConfigurationError, match="breaks no rule"):
+        shrink(case)
+
+
+def test_a_failing_schedule_becomes_a_handful_of_decisions(monkeypatch):
+    from bftkit.replica.safety import SigningGuard
+    from bftkit_pbft import restart
+
+    monkeypatch.setattr(SigningGuard, "restore", lambda self, record: None)
+    monkeypatch.setattr(restart, "_REPLAYS", {kind: lambda state, record: None for kind in restart._REPLAYS})
+    profile = Profile(crashes=6, power_cuts=2, loss=0.1, link_us=(200, 20_000), duration_ms=2_000)
+    for seed in range(40):
+        case, outcome = record_case(seed, engine="pbft", profile=profile)
+        if outcome.violations:
+            break
+    else:
+        pytest.fail("a member that forgets its votes broke no rule")
+    shrunk = shrink(case, most_runs=250)
+    assert shrunk.runs <= 250
+    assert len(shrunk.case.decisions) < shrunk.decisions_before / 10
+    assert shrunk.case.profile.clients == 1
+    assert rule_of(shrunk.case.violation) == rule_of(outcome.violations[0])
+    assert shrunk.case.run().violations[0] == shrunk.case.violation
