@@ -161,7 +161,7 @@ class State:
     @property
     def low(self) -> int:
         """Return h, the low water mark."""
-        return self.stable.position
+        return self.stable.checkpoint.position
 
     @property
     def vote_limit(self) -> int:

@@ -157,8 +157,8 @@ def test_rejections_accusations_and_views_are_reported():
     assert [(report.detail, report.data) for report in host.reports("rejected")] == [("nonsense", 3)]
     assert [report.data for report in host.reports("accused")] == [evidence]
     host.engine.status_now = EngineStatus(4, 0, 0, "view change")
-    host.do()
-    host.do()
+    host.do(CancelTimer("view"))
+    host.do(CancelTimer("view"))
     assert [report.detail for report in host.reports("view")] == ["view 0, normal", "view 4, view change"]
 
 

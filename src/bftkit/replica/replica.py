@@ -191,10 +191,12 @@ class Replica:
                 recorded = True
                 self._record_step(persists, refused.new_slots)
             self._perform(output)
-        status = self.engine.status()
-        if status.view != self._view:
-            self._view = status.view
-            self.emit(Report("view", f"view {status.view}, {status.mode}", status))
+        if outputs or self._view < 0:
+            # Asking costs as much as many a step; an engine that changes its view has something to say about it.
+            status = self.engine.status()
+            if status.view != self._view:
+                self._view = status.view
+                self.emit(Report("view", f"view {status.view}, {status.mode}", status))
 
     def _admit_signatures(self, outputs: list[EngineOutput], persists: list[core_outputs.Persist]) -> "_Signing":
         signing = _Signing()

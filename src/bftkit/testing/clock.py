@@ -26,14 +26,14 @@ class EventHeap:
         self._order += 1
         heappush(self._heap, (self.now_us + delay_us, self._order, function, arguments))
 
-    def run(self, until_us: int, stop: Callable[[], bool] | None = None) -> bool:
-        """Let events happen up to a time, or until `stop` says so after one of them; say whether it did."""
+    def run(self, until_us: int, stop: Callable[[], bool] | None = None, every: int = 1) -> bool:
+        """Let events happen up to a time, or until `stop` says so; say whether it did. It is asked every few events."""
         heap = self._heap
         while heap and heap[0][0] <= until_us:
             self.now_us, _, function, arguments = heappop(heap)
             self.taken += 1
             function(*arguments)
-            if stop is not None and stop():
+            if stop is not None and self.taken % every == 0 and stop():
                 return True
         self.now_us = max(self.now_us, until_us)
         return False

@@ -26,6 +26,9 @@ from bftkit.testing.world import Commands, Workload, World, small_numbers
 WIDE_LIMITS = Limits(max_command_bytes=4_096, max_batch_bytes=32_768, max_sessions=64)
 """Bounds for state machines whose commands are longer than a counter's."""
 
+LOOK_AGAIN = 8
+"""Whether a run has come to its end is asked every so many events."""
+
 HEALING_STEPS = 4_000
 """Replica inputs that a healed group may handle before it has executed something new, for each pair of members."""
 
@@ -244,7 +247,7 @@ def _let_pass(world: World, duration_ms: int, stop: Any = None) -> bool:
             raise Violation(f"{MOST_EVENTS} events did not end the schedule: " + _explain(world))
         return stop is not None and bool(stop())
 
-    return enough() or world.events.run(end, enough)
+    return enough() or world.events.run(end, enough, LOOK_AGAIN) or (stop is not None and bool(stop()))
 
 
 def _equal(world: World) -> bool:
