@@ -148,7 +148,7 @@ class GroupHosting:
     def _fetch(self, instance: Instance, wanted: tuple[Want, bool]) -> None:
         output, again = wanted
         refs = tuple(ref for ref in output.refs if ref.digest in instance.asked)
-        found = self._find(instance, output._replace_refs(refs) if False else output, refs)
+        found = self._find(instance, output, refs)
         if found:
             self.arrive(instance, found)
         if again and instance.alive and any(ref.digest in instance.asked for ref in refs):
