@@ -9,11 +9,12 @@ import sys
 import msgspec
 import pytest
 
+from bftkit.batteries.counter import Counter
 from bftkit.core.outputs import Persist
 from bftkit.replica.outputs import Append
 from bftkit.testing import simulation
 from bftkit.testing.profile import Profile
-from bftkit.testing.simulation import make_world, run, run_schedule
+from bftkit.testing.simulation import make_world, run, run_schedule, simulate
 from bftkit.testing.solo import SoloEngine, solo_spec
 
 
@@ -155,3 +156,19 @@ def test_events_that_do_not_end_are_found(monkeypatch):
     monkeypatch.setattr(simulation, "MOST_EVENTS", 50)
     outcome = run_schedule(1, engine="solo", replicas=1, profile="calm")
     assert any("50 events" in text for text in outcome.violations)
+
+
+def test_a_state_machine_that_gives_other_results_is_found_as_such():
+    class Wayward(Counter):
+        lives = 0
+
+        def __init__(self):
+            super().__init__()
+            Wayward.lives += 1
+            self.offset = Wayward.lives
+
+        def apply(self, batch):
+            return [b"%d" % (int(result) + self.offset) for result in super().apply(batch)]
+
+    outcome = simulate(Wayward, seed=7, faults="calm")
+    assert any("other results" in text and "raised" not in text for text in outcome.violations)

@@ -228,6 +228,9 @@ class SimulatedNode:
             TypeError,
             ValueError,
         ) as error:
+            if isinstance(error.__cause__, Violation):
+                # Found while the application executed; the executor takes everything for the application's fault.
+                raise error.__cause__ from None
             if not self.rotten:
                 raise Violation(f"n{self.index} raised {error!r}") from error
             self.world.stopped(self, repr(error))

@@ -39,7 +39,7 @@ SPARE_VIEWS = 4
 """Views that it may need besides."""
 
 SYNC_MS = 20_000
-"""Part of the liveness bound for catching up, and for a client to ask the right member."""
+"""How long members that are healed may take, after that, to be equal."""
 
 VIEW_CAP_MS = 8_000
 """Longest timeout of a view, for an engine whose options do not say it."""
@@ -232,10 +232,10 @@ def most_views(world: World) -> int:
 
 
 def liveness_bound_ms(world: World) -> int:
-    """Return how long a healed group may take to answer: so many views at the longest timeout, and catching up."""
+    """Return how long a healed group may take to answer: so many views at the longest timeout."""
     options = world.settings.context.options
     cap = getattr(options, "view_timeout_ms", VIEW_CAP_MS) * getattr(options, "timeout_cap_factor", 1)
-    return int(most_views(world) * cap + SYNC_MS)
+    return int(most_views(world) * cap)
 
 
 def _let_pass(world: World, duration_ms: int, stop: Any = None) -> bool:
