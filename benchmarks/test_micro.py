@@ -10,7 +10,7 @@ from bftkit.core.votes import VoteTally
 from bftkit.wire.codec import Codec
 from bftkit_pbft.engine import SPEC, build
 from bftkit_pbft.messages import CommitVote, Prepare, PrePrepare, proposal_digest
-from tests.plugins.pbft.cluster import START, batch, context_of, genesis_of, signature_of, signed
+from tests.plugins.pbft.parts import START, batch, context_of, genesis_of, signature_of, signed
 
 MEMBERS = 4
 QUORUM = 3

@@ -44,7 +44,7 @@ from bftkit.testing.checkers import Violation
 from bftkit.testing.group_hosting import GroupHosting
 from bftkit.testing.group_instance import NEVER, START, Instance, Rewrite
 from bftkit.testing.group_settings import GroupSettings, genesis_of, membership_of
-from bftkit.testing.message_words import message_words
+from bftkit.testing.message_words import batch_words, message_words
 from bftkit.testing.signing import SignatureRegistry
 
 __all__ = ["START", "Deliverable", "EngineGroup", "GroupSettings", "Instance", "Rewrite"]
@@ -111,7 +111,7 @@ class EngineGroup:
         self.on_step: Callable[[Instance, EngineInput, list[EngineOutput]], None] | None = None
         """Called after each step, when its outputs have been performed."""
         self.on_commit: Callable[[Instance, CommitEntry], None] | None = None
-        """Called for each decided position that an engine hands out."""
+        """Called for each decided position that an engine hands out, just before it stands in the log."""
         self.traced = self.settings.traced
         self.trace: list[str] = []
         self.names: dict[bytes, str] = {}
@@ -320,12 +320,13 @@ class EngineGroup:
         instance.timers.pop(output.timer, None)
 
     def _on_commit(self, instance: Instance, output: Commit) -> None:
-        entry = self.hosting.commit(instance, output)
+        entry = self.hosting.check_commit(instance, output)
         if entry is not None:
             if self.traced:
-                self.say(f"{instance.name} COMMITS {entry.position} {self.words(entry.refs)}")
+                self.say(f"{instance.name} COMMITS {entry.position} {self.batches(entry.refs)}")
             if self.on_commit is not None:
                 self.on_commit(instance, entry)
+            self.hosting.learn(instance, entry)
 
     def _on_behind(self, instance: Instance, output: Behind) -> None:
         self.behind.append((instance, output))
@@ -459,8 +460,12 @@ class EngineGroup:
         self.trace.append(f"{self.now:5} {text}")
 
     def words(self, value: Any) -> str:
-        """Say a message, or a tuple of batches, in a few words."""
+        """Say a message in a few words."""
         return message_words(value, self.names)
+
+    def batches(self, refs: Sequence[BatchRef]) -> str:
+        """Say the names of batches."""
+        return batch_words(refs, self.names)
 
     def states(self) -> list[str]:
         """Say of each instance what it says of itself."""

@@ -38,8 +38,8 @@ class GroupHosting:
 
     # --- Decisions ---
 
-    def commit(self, instance: Instance, output: Commit) -> CommitEntry | None:
-        """Take a decision of an engine; return it as it stands in the log, or None where it stood there already."""
+    def check_commit(self, instance: Instance, output: Commit) -> CommitEntry | None:
+        """Check a decision of an engine; return it as it is to be learnt, or None where it is known already."""
         position = output.position
         if position <= len(instance.log):
             if instance.log[position - 1].refs != output.refs:
@@ -53,7 +53,6 @@ class GroupHosting:
             raise Violation(f"{instance.name} commits position {position} with a bad proof: {problem}")
         if instance.honest:
             self._compare(instance, entry)
-        self._learn(instance, entry)
         return entry
 
     def _compare(self, instance: Instance, entry: CommitEntry) -> None:
@@ -80,7 +79,8 @@ class GroupHosting:
         forged = next((claim for claim in certificate.claims() if not self._group.is_signed(claim)), None)
         return None if forged is None else f"n{forged.signer} has not signed it"
 
-    def _learn(self, instance: Instance, entry: CommitEntry) -> None:
+    def learn(self, instance: Instance, entry: CommitEntry) -> None:
+        """Take a decided position into an instance's log, with its bodies, and vote for the checkpoint there."""
         instance.log.append(entry)
         for ref in entry.refs:
             instance.height += 1
@@ -168,7 +168,7 @@ class GroupHosting:
         if new and instance.alive:
             group = self._group
             if group.traced:
-                group.say(f"{sender.name} offers {group.words(new)} -> {instance.name}")
+                group.say(f"{sender.name} offers {group.batches(new)} -> {instance.name}")
             group.after(2 * group.delay(), self._take_offered, instance, Want(new, (sender.identity,)))
 
     def _take_offered(self, instance: Instance, output: Want) -> None:
@@ -221,7 +221,7 @@ class GroupHosting:
                 break
             if instance.honest:
                 self._compare(instance, entry)
-            self._learn(instance, entry)
+            self.learn(instance, entry)
         if len(instance.log) > before:
             refs = tuple(ref for entry in instance.log[before:] for ref in entry.refs)
             if group.traced:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from bftkit.core.checkpoint import CheckpointCertificate
+from bftkit.testing.engine_group import START, EngineGroup, Rewrite
 from bftkit_pbft.messages import (
     CommitVote,
     FetchProposal,
@@ -20,45 +20,43 @@ from bftkit_pbft.messages import (
     ViewChange,
     proposal_digest,
 )
-from tests.plugins.pbft.cluster import START, Cluster, batch, signed
-
-Lie = Callable[[int, Any], Any]
+from tests.plugins.pbft.parts import batch
 
 
-def changed(member: int, message: Any, **fields: Any) -> Any:
+def changed(group: EngineGroup, member: int, message: Any, **fields: Any) -> Any:
     """The message with other fields, signed again."""
-    return signed(member, msgspec.structs.replace(message, **fields))
+    return group.sign(member, msgspec.structs.replace(message, **fields))
 
 
-def equivocate(member: int, cluster: Cluster) -> Lie:
+def equivocate(member: int, group: EngineGroup) -> Rewrite:
     """Tell the odd members something else than the even ones, in proposals and votes."""
-    other = (cluster.submit(f"forged by n{member}", member),)
+    other = (group.submit(f"forged by n{member}", member),)
 
     def lie(receiver: int, message: Any) -> Any:
         if receiver % 2 == 0:
             return message
         match message:
             case PrePrepare():
-                return changed(member, message, refs=other)
+                return changed(group, member, message, refs=other)
             case Prepare() | CommitVote():
-                return changed(member, message, digest=proposal_digest(other))
+                return changed(group, member, message, digest=proposal_digest(other))
         return message
 
     return lie
 
 
-def forget_prepared(member: int, cluster: Cluster) -> Lie:
+def forget_prepared(member: int, group: EngineGroup) -> Rewrite:
     """Claim in each view change to have prepared nothing and to know no checkpoint."""
 
     def lie(receiver: int, message: Any) -> Any:
         if isinstance(message, ViewChange):
-            return changed(member, message, prepared=(), checkpoint=START)
+            return changed(group, member, message, prepared=(), checkpoint=START)
         return message
 
     return lie
 
 
-def invent_new_view(member: int, cluster: Cluster) -> Lie:
+def invent_new_view(member: int, group: EngineGroup) -> Rewrite:
     """Begin each view with proposals of one's own."""
     own = (batch(f"invented by n{member}", member),)
 
@@ -66,15 +64,15 @@ def invent_new_view(member: int, cluster: Cluster) -> Lie:
         if isinstance(message, NewView):
             first = message.proposals[0].position if message.proposals else 1
             rest = message.proposals[1:]
-            return changed(member, message, proposals=(Reproposal(first, own), *rest))
+            return changed(group, member, message, proposals=(Reproposal(first, own), *rest))
         return message
 
     return lie
 
 
-def favour(member: int, cluster: Cluster) -> Lie:
+def favour(member: int, group: EngineGroup) -> Rewrite:
     """Speak to a quorum less one only."""
-    heard = tuple((member + step) % cluster.members for step in range(1, cluster.quorum.quorum - 1))
+    heard = tuple((member + step) % group.members for step in range(1, group.quorum.quorum - 1))
 
     def lie(receiver: int, message: Any) -> Any:
         return message if receiver in heard else None
@@ -82,7 +80,7 @@ def favour(member: int, cluster: Cluster) -> Lie:
     return lie
 
 
-def suspect_for_ever(member: int, cluster: Cluster) -> Lie:
+def suspect_for_ever(member: int, group: EngineGroup) -> Rewrite:
     """Turn each vote into a suspicion, and each fetch into nothing."""
 
     def lie(receiver: int, message: Any) -> Any:
@@ -93,7 +91,7 @@ def suspect_for_ever(member: int, cluster: Cluster) -> Lie:
     return lie
 
 
-def at_random(member: int, cluster: Cluster) -> Lie:
+def at_random(member: int, group: EngineGroup) -> Rewrite:
     """Change a field here and there, to anything."""
     chance = random.Random(member)
 
@@ -108,16 +106,18 @@ def at_random(member: int, cluster: Cluster) -> Lie:
                 digest = chance.choice([message.digest, bytes(32), proposal_digest(())])
                 view = max(0, message.view + chance.choice([-1, 0, 1, 1000]))
                 position = max(1, message.position + chance.choice([-1, 0, 1, 50]))
-                return changed(member, message, digest=digest, view=view, position=position)
+                return changed(group, member, message, digest=digest, view=view, position=position)
             case ViewChange():
                 checkpoint = chance.choice([message.checkpoint, START])
                 if not isinstance(checkpoint, CheckpointCertificate):
                     return message
                 view = max(1, message.view + chance.choice([-1, 0, 1, 7, 10**9]))
-                return changed(member, message, view=view, prepared=message.prepared[1:])
+                return changed(group, member, message, view=view, prepared=message.prepared[1:])
         return message
 
     return lie
 
 
-LIES = [equivocate, forget_prepared, invent_new_view, favour, suspect_for_ever, at_random]
+LIES = {
+    lie.__name__: lie for lie in (equivocate, forget_prepared, invent_new_view, favour, suspect_for_ever, at_random)
+}

@@ -23,7 +23,7 @@ from bftkit_pbft.messages import (
     proposal_digest,
 )
 from bftkit_pbft.new_view import starting_point
-from tests.plugins.pbft.cluster import START, batch, context_of, genesis_of, signature_of, signed
+from tests.plugins.pbft.parts import START, batch, context_of, genesis_of, signature_of, signed
 
 
 def prepared_at(view: int, position: int, refs: Sequence[BatchRef], members: int = 4, quorum: int = 3) -> PreparedProof:

@@ -29,8 +29,8 @@ from bftkit_pbft.messages import (
     ViewChangeName,
     proposal_digest,
 )
-from tests.plugins.pbft.cluster import START, batch, checkpoint_at, context_of, signature_of
 from tests.plugins.pbft.lone import new_view, prepared_at, signed, view_change
+from tests.plugins.pbft.parts import START, batch, checkpoint_at, context_of, signature_of
 
 CONTEXT = context_of(0, 4, batches_per_proposal=2)
 A, B, C = batch("a"), batch("b"), batch("c")

@@ -3,8 +3,8 @@
 from bftkit.core.inputs import Sealed, Stable, Synced
 from bftkit.core.outputs import Persist
 from bftkit_pbft.messages import FetchNewView, Prepare, PrePrepare, Snapshot, proposal_digest
-from tests.plugins.pbft.cluster import checkpoint_at
 from tests.plugins.pbft.lone import Lone, batch, commits, sent, view_change
+from tests.plugins.pbft.parts import checkpoint_at
 
 A, B = batch("a"), batch("b")
 

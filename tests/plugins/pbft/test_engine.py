@@ -26,8 +26,8 @@ from bftkit_pbft.messages import (
     ViewChangeCopy,
     proposal_digest,
 )
-from tests.plugins.pbft.cluster import START, Cluster, batch, checkpoint_at, context_of, genesis_of
 from tests.plugins.pbft.lone import Lone, new_view, prepared_at, signed, view_change
+from tests.plugins.pbft.parts import START, batch, checkpoint_at, context_of, genesis_of, group_of
 
 ROOT = Path(__file__).resolve().parents[3]
 BATCHES = [batch(name, origin) for name, origin in [("a", 0), ("b", 1), ("c", 2)]]
@@ -151,9 +151,9 @@ import sys
 from hashlib import sha256
 sys.path.insert(0, {root!r})
 from tests.plugins.pbft.test_schedules import run_schedule
-from tests.plugins.pbft.cluster import canonical
-cluster = run_schedule(5, 11)
-data = [cluster.now, cluster.sent, [node.records for node in cluster.nodes], [list(node.log) for node in cluster.nodes]]
+from bftkit.core.ids import canonical
+group = run_schedule(5, 11)
+data = [group.now, group.sent, [one.records for one in group.instances], [one.log for one in group.instances]]
 print(sha256(canonical(data)).hexdigest())
 """
 
@@ -173,10 +173,10 @@ def test_a_run_does_not_depend_on_the_hash_seed():
 
 @pytest.mark.parametrize("members", [4, 5, 6, 7, 10])
 def test_members_commit_what_they_are_given(members):
-    cluster = Cluster(members)
+    group = group_of(members)
     for number in range(20):
-        cluster.submit(f"b{number}", number % members)
-    cluster.run(100)
-    assert all(sum(len(entry.refs) for entry in node.log) == 20 for node in cluster.nodes)
-    assert all(not node.timers for node in cluster.nodes)
-    assert all(node.engine.status().waiting_for == "" for node in cluster.nodes)
+        group.submit(f"b{number}", number % members)
+    group.run(100)
+    assert all(len(one.decided) == 20 for one in group.instances)
+    assert all(not one.timers for one in group.instances)
+    assert all(one.engine.status().waiting_for == "" for one in group.instances)

@@ -7,8 +7,8 @@ from bftkit.core.outputs import Broadcast, Send
 from bftkit_pbft.check import check
 from bftkit_pbft.engine import PbftEngine, build
 from bftkit_pbft.messages import FetchNewView, NewView, NewViewCopy, PrePrepare, Suspect
-from tests.plugins.pbft.cluster import START, batch, context_of, genesis_of
 from tests.plugins.pbft.lone import new_view, signed, view_change
+from tests.plugins.pbft.parts import START, batch, context_of, genesis_of
 
 A = batch("a")
 VOTES = {index: view_change(index, 1) for index in (0, 1, 2)}

@@ -20,7 +20,6 @@ from bftkit_pbft.messages import (
     proposal_digest,
 )
 from bftkit_pbft.new_view import starting_point
-from tests.plugins.pbft.cluster import START, checkpoint_at
 from tests.plugins.pbft.lone import (
     Lone,
     batch,
@@ -32,6 +31,7 @@ from tests.plugins.pbft.lone import (
     signed,
     view_change,
 )
+from tests.plugins.pbft.parts import START, checkpoint_at
 
 A, B, C = batch("a"), batch("b"), batch("c")
 INTERVAL, WINDOW = 4, 8

@@ -14,8 +14,8 @@ from bftkit_pbft.messages import (
     ViewChange,
     proposal_digest,
 )
-from tests.plugins.pbft.cluster import START, checkpoint_at, genesis_of
 from tests.plugins.pbft.lone import Lone, batch, commits, new_view, prepared_at, sent, view_change
+from tests.plugins.pbft.parts import START, checkpoint_at, genesis_of
 
 A, B = batch("a"), batch("b")
 DA = proposal_digest((A,))

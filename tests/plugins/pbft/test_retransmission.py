@@ -13,8 +13,8 @@ from bftkit_pbft.messages import (
     PrePrepareCopy,
     proposal_digest,
 )
-from tests.plugins.pbft.cluster import checkpoint_at
 from tests.plugins.pbft.lone import Lone, batch, new_view, prepared_at, sent, view_change
+from tests.plugins.pbft.parts import checkpoint_at
 
 A = batch("a")
 DA = proposal_digest((A,))

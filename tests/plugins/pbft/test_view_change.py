@@ -13,8 +13,8 @@ from bftkit_pbft.messages import (
     ViewLeft,
     proposal_digest,
 )
-from tests.plugins.pbft.cluster import checkpoint_at
 from tests.plugins.pbft.lone import Lone, batch, commits, index_of, new_view, prepared_at, sent, view_change
+from tests.plugins.pbft.parts import checkpoint_at
 
 A, B = batch("a"), batch("b")
 

@@ -4,8 +4,8 @@ from bftkit.core.inputs import Stable
 from bftkit.core.outputs import Offer, SetTimer
 from bftkit_pbft.messages import PrePrepare, Suspect
 from bftkit_pbft.watching import deadline
-from tests.plugins.pbft.cluster import checkpoint_at
 from tests.plugins.pbft.lone import Lone, batch, new_view, sent, view_change
+from tests.plugins.pbft.parts import checkpoint_at
 
 
 def refs(name: str, count: int, origin: int) -> list:

@@ -1,0 +1,117 @@
+"""Scenarios: commands are carried out as written, and what is not a command is refused with its line."""
+
+import re
+
+import pytest
+
+from bftkit.plugins import load_engine
+from bftkit.testing.engine_group import EngineGroup, Rewrite
+from bftkit.testing.scenario import Scenario, ScenarioError, replay, scenarios_page
+from bftkit.testing.solo import solo_spec
+
+PBFT = load_engine("pbft")
+SOLO = """\
+# One engine decides by itself.
+cluster 1 batches_per_position=2
+submit a of 0
+submit b of 0
+run 5
+status
+----
+    0 n0 Durable p1 -> n0
+    0 n0 Durable p2 -> n0
+    1 n0 COMMITS 1 [a]
+    1 n0 COMMITS 2 [b]
+    5 n0 view 0, normal, committed 2
+"""
+
+
+def silence(member: int, group: EngineGroup) -> Rewrite:
+    return lambda receiver, message: None
+
+
+def traces(*lines: str) -> str:
+    """What happens, with the commands left out."""
+    return replay("\n".join([*lines, "----"]), PBFT, {"silence": silence}).partition("----\n")[2]
+
+
+def test_any_engine_has_scenarios():
+    assert replay(SOLO, solo_spec()) == SOLO
+
+
+def test_traces_are_written_anew_and_the_rest_is_kept():
+    stale = re.sub(r"(?m)^ +\d.*\n", "   99 something else\n", SOLO) + "\n# again\nrun 1\n----\n  3 n0 was here\n"
+    assert replay(stale, solo_spec()) == SOLO + "\n# again\nrun 1\n----\n"
+
+
+def test_options_and_the_interval_are_the_scenarios_own():
+    scenario = Scenario(PBFT)
+    scenario.carry_out("cluster 5 interval=2 seed=3 view_timeout_ms=77 in_flight=1")
+    context = scenario.group.instances[4].context
+    assert context.limits.checkpoint_interval == 2
+    assert (context.options.view_timeout_ms, context.options.in_flight) == (77, 1)
+    assert len(context.membership) == 5
+
+
+def test_losses_cuts_and_healing():
+    lost = traces("cluster 4", "lose PrePrepare of 0 to 3", "submit a of 0", "run 5")
+    assert "n3 Prepare" not in lost
+    assert "n0 COMMITS" in lost
+    cut = traces("cluster 4", "cut 2 3", "submit a of 0", "run 5")
+    assert "COMMITS" not in cut
+    healed = traces("cluster 4", "cut 2 3", "lose Prepare of 0 to 1", "heal", "submit a of 0", "run 5")
+    assert healed.count("COMMITS") == 4
+
+
+def test_members_lie_crash_and_restart():
+    told = traces("cluster 4", "lie silence 0", "crash 3", "submit a of 0 to 1 2", "run 5", "restart 3", "status")
+    assert "n0 Prepare" not in told
+    assert told.splitlines()[0].split() == ["0", "n3", "crashes"]
+    assert "5 n3 restarts" in told
+    assert re.search(r"n1 view 0, normal, committed 0, waits for .* from n0", told)
+    assert "n3 is down" in traces("cluster 4", "crash 3", "status")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("dance", "no such command"),
+        ("cluster", "cluster: not enough values"),
+        ("cluster 4 colour=red", "colour"),
+        ("cluster 4 in_flight=many", "in_flight"),
+        ("cluster 4 in_flight=0", "in_flight is 0"),
+        ("submit a by 0", "submit BATCH of ORIGIN"),
+        ("submit a of 0 at 1", "submit BATCH of ORIGIN"),
+        ("submit a of 0 to 9", "submit a of 0 to 9"),
+        ("cut", "cut MEMBER"),
+        ("heal 1", "heal stands alone"),
+        ("lose Prepare of 0 to", "lose KIND of MEMBER"),
+        ("lie politely 1", "the lies are silence"),
+        ("crash seven", "crash seven"),
+        ("restart 9", "restart 9"),
+        ("run", "run"),
+        ("status 1", "status stands alone"),
+    ],
+)
+def test_what_is_no_command_is_refused_with_its_line(line, reason):
+    scenario = Scenario(PBFT, {"silence": silence})
+    scenario.carry_out("cluster 4")
+    with pytest.raises(ScenarioError, match=reason) as caught:
+        scenario.carry_out(line)
+    assert line in str(caught.value)
+
+
+def test_a_scenario_begins_with_a_cluster():
+    for text in ("run 5\n", "----\n"):
+        with pytest.raises(ScenarioError, match="begins with a cluster"):
+            replay(text, PBFT)
+
+
+def test_a_page_shows_comments_as_text_and_the_rest_as_it_is(tmp_path):
+    path = tmp_path / "by_itself.txt"
+    path.write_text(SOLO, encoding="utf-8")
+    page = scenarios_page("Solo", "What it does.", [path])
+    assert page.startswith(
+        "# Solo\n\nWhat it does.\n\n## By itself\n\nOne engine decides by itself.\n\n```text\ncluster 1"
+    )
+    assert page.endswith("    5 n0 view 0, normal, committed 2\n```\n")
