@@ -177,6 +177,8 @@ class Replica:
         All records of the step and the signing watermark become one log record, at the place of the
         first of them: moving a later record forward only delays what stands between.
         """
+        if not outputs and self._view >= 0:
+            return
         persists = [output for output in outputs if type(output) is core_outputs.Persist]
         refused = self._admit_signatures(outputs, persists)
         recorded = not (persists or refused.new_slots)
@@ -191,12 +193,11 @@ class Replica:
                 recorded = True
                 self._record_step(persists, refused.new_slots)
             self._perform(output)
-        if outputs or self._view < 0:
-            # Asking costs as much as many a step; an engine that changes its view has something to say about it.
-            status = self.engine.status()
-            if status.view != self._view:
-                self._view = status.view
-                self.emit(Report("view", f"view {status.view}, {status.mode}", status))
+        # An engine that changes its view has something to say about it; asking after each step costs as much as the step.
+        status = self.engine.status()
+        if status.view != self._view:
+            self._view = status.view
+            self.emit(Report("view", f"view {status.view}, {status.mode}", status))
 
     def _admit_signatures(self, outputs: list[EngineOutput], persists: list[core_outputs.Persist]) -> "_Signing":
         signing = _Signing()
