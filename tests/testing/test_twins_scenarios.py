@@ -29,8 +29,9 @@ def renamed(scenario: Scenario, order: tuple[int, ...]) -> Scenario:
         for instance, block in enumerate(view.blocks):
             blocks[to[instance]] = block
         flipped = tuple(block ^ blocks[0] for block in blocks)
+        at = None if view.at is None else to[view.at]
         restart = None if view.restart is None else to[view.restart]
-        views.append(View(to[view.leader], flipped, view.lost, restart))
+        views.append(View(to[view.leader], flipped, view.lost, at, restart))
     return Scenario(scenario.members, scenario.twins, tuple(views))
 
 
@@ -63,35 +64,36 @@ def test_enumeration_gives_as_many_different_ones_in_order(views):
     assert keys == sorted(keys)
 
 
-def all_of(members: int, twins: int, views: int, losses=("",), restarts=(None,)) -> list[Scenario]:
+def all_of(members: int, twins: int, views: int, losses=("",), aimed=(None,), restarts=(None,)) -> list[Scenario]:
     """Every scenario, named apart."""
     blocks = [(0, *rest) for rest in product((0, 1), repeat=members + twins - 1)]
-    each = [View(leader, *rest) for leader, rest in _views(members, blocks, losses, restarts)]
+    each = [
+        View(leader, block, lost, at, restart)
+        for block, leader, lost, at, restart in product(blocks, range(members), losses, aimed, restarts)
+        if lost or at is None
+    ]
     return [Scenario(members, twins, one) for one in product(each, repeat=views)]
 
 
-def _views(members, blocks, losses, restarts):
-    for block, leader, lost, restart in product(blocks, range(members), losses, restarts):
-        yield leader, (block, lost, restart)
-
-
 @pytest.mark.parametrize(
-    ("members", "twins", "views", "losses", "restarts"),
+    ("members", "twins", "views", "losses", "aimed", "restarts"),
     [
-        (4, 1, 2, ("",), False),
-        (4, 0, 2, ("",), False),
-        (3, 1, 2, ("", "votes"), True),
-        (4, 2, 1, LOSSES, True),
-        (1, 1, 3, ("",), False),
-        (5, 1, 1, ("",), True),
+        (4, 1, 2, ("",), False, False),
+        (4, 0, 2, ("",), False, False),
+        (3, 1, 2, ("", "votes"), False, True),
+        (3, 1, 2, ("votes", ""), True, False),
+        (4, 2, 1, LOSSES, True, True),
+        (1, 1, 3, ("",), False, False),
+        (5, 1, 1, ("",), False, True),
     ],
 )
-def test_each_scenario_has_one_representative(members, twins, views, losses, restarts):
+def test_each_scenario_has_one_representative(members, twins, views, losses, aimed, restarts):
     """Small spaces whole: the canonical scenarios' orbits are disjoint, and together everything."""
-    space = ScenarioSpace(members, twins, views, losses=losses, restarts=restarts)
-    restarted = (None, *range(members + twins)) if restarts else (None,)
-    everything = all_of(members, twins, views, losses, restarted)
-    order = {one.views[0]: number for number, one in enumerate(all_of(members, twins, 1, losses, restarted))}
+    space = ScenarioSpace(members, twins, views, losses=losses, aimed=aimed, restarts=restarts)
+    anybody = (None, *range(members + twins))
+    more = (losses, anybody if aimed else (None,), anybody if restarts else (None,))
+    everything = all_of(members, twins, views, *more)
+    order = {one.views[0]: number for number, one in enumerate(all_of(members, twins, 1, *more))}
     covered: set[Scenario] = set()
     for index in range(space.size):
         scenario = space.scenario(index)
@@ -150,9 +152,10 @@ def scenarios(draw: st.DrawFn) -> Scenario:
         # Blocks are numbered in the order of their first instances or not at all: the text names them in any order.
         blocks = draw(st.lists(st.integers(0, 3), min_size=instances, max_size=instances))
         numbers = {block: number for number, block in enumerate(sorted(set(blocks)))}
-        restart = draw(st.none() | st.integers(0, instances - 1))
-        leader = draw(st.integers(0, members - 1))
-        views.append(View(leader, tuple(numbers[one] for one in blocks), draw(st.sampled_from(LOSSES)), restart))
+        anybody = st.none() | st.integers(0, instances - 1)
+        leader, lost = draw(st.integers(0, members - 1)), draw(st.sampled_from(LOSSES))
+        at = draw(anybody) if lost else None
+        views.append(View(leader, tuple(numbers[one] for one in blocks), lost, at, draw(anybody)))
     return Scenario(members, twins, tuple(views))
 
 
@@ -168,10 +171,11 @@ def test_a_scenario_reads_as_one_writes_it():
     twins 1
 
     leader n0, blocks n0 n1 | n0' n2 n3, lost votes, restart n0'
-    leader n3, blocks n0 n1 n2 n3 n0'
+    leader n3, blocks n0 n1 n2 n3 n0', lost view changes at n2
     """
-    first = View(0, (0, 0, 1, 1, 1), "votes", 4)
-    assert parse_scenario(text) == Scenario(4, 1, (first, View(3, (0, 0, 0, 0, 0))))
+    first = View(0, (0, 0, 1, 1, 1), "votes", None, 4)
+    second = View(3, (0, 0, 0, 0, 0), "view changes", 2)
+    assert parse_scenario(text) == Scenario(4, 1, (first, second))
 
 
 @pytest.mark.parametrize(
@@ -186,6 +190,8 @@ def test_a_scenario_reads_as_one_writes_it():
         "members 2\ntwins 1\nleader n0', blocks n0 n1 n0'",
         "members 2\ntwins 0\nleader n0, blocks n0 n1, lost everything",
         "members 2\ntwins 0\nleader n0, blocks n0 n1, restart n5",
+        "members 2\ntwins 0\nleader n0, blocks n0 n1, lost votes at n5",
+        "members 2\ntwins 0\nleader n0, blocks n0 n1, lost  at n1",
         "members 2\ntwins 0\nleader n0, blocks n0 n1, leader n1",
         "members 2\ntwins 0\nblocks n0 n1",
         "members 2\ntwins 0\nsomething else",

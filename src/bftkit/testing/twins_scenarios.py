@@ -35,6 +35,8 @@ class View(msgspec.Struct, frozen=True):
     """For each instance the number of its block; messages pass within a block only."""
     lost: str = ""
     """Messages of this kind do not arrive, one of `LOSSES`."""
+    at: int | None = None
+    """The only instance where they do not; None for everywhere."""
     restart: int | None = None
     """An instance that crashes in the middle of the view and comes back; a twin comes back without memory."""
 
@@ -56,8 +58,10 @@ class Scenario(msgspec.Struct, frozen=True):
                 raise ValueError(f"view {number} does not say for each of {self.instances} instances where it is")
             if view.lost not in LOSSES:
                 raise ValueError(f"view {number} loses {view.lost!r}: that is no kind of message")
-            if view.restart is not None and not 0 <= view.restart < self.instances:
-                raise ValueError(f"view {number} restarts nobody")
+            if any(one is not None and not 0 <= one < self.instances for one in (view.at, view.restart)):
+                raise ValueError(f"view {number} speaks of an instance that is not there")
+            if view.at is not None and not view.lost:
+                raise ValueError(f"view {number} loses nothing at somebody")
 
     @property
     def instances(self) -> int:
@@ -92,13 +96,20 @@ class ScenarioSpace:
     """All scenarios with so many views, one of each class under permutations of the honest members.
 
     A view is one of the partitions of the instances into at most two blocks, times a leader, times what may be
-    lost, times which instance may restart. Under the permutations that keep all earlier views, a canonical
-    scenario has in each place the smallest view of an orbit; Burnside's lemma counts what can follow. So the
-    scenario of a number is found place by place, as a word in a dictionary.
+    lost (where `aimed`, everywhere or at one instance), times which instance may restart. Under the permutations
+    that keep all earlier views, a canonical scenario has in each place the smallest view of an orbit; Burnside's
+    lemma counts what can follow. So the scenario of a number is found place by place, as a word in a dictionary.
     """
 
     def __init__(
-        self, members: int, twins: int, views: int, *, losses: tuple[str, ...] = ("",), restarts: bool = False
+        self,
+        members: int,
+        twins: int,
+        views: int,
+        *,
+        losses: tuple[str, ...] = ("",),
+        aimed: bool = False,
+        restarts: bool = False,
     ) -> None:
         if members - twins > MOST_HONEST:
             raise ValueError(f"scenarios are not numbered for more than {MOST_HONEST} honest members")
@@ -109,10 +120,12 @@ class ScenarioSpace:
         self.views = views
         instances = members + twins
         blocks = list(product((0, 1), repeat=instances - 1))
-        restarted = (None, *range(instances)) if restarts else (None,)
+        anybody = (None, *range(instances))
+        lost = [(kind, at) for kind in losses for at in (anybody if kind and aimed else (None,))]
+        restarted = anybody if restarts else (None,)
         self._choices = [
-            View(leader, (0, *rest), lost, restart)
-            for rest, leader, lost, restart in product(blocks, range(members), losses, restarted)
+            View(leader, (0, *rest), kind, at, restart)
+            for rest, leader, (kind, at), restart in product(blocks, range(members), lost, restarted)
         ]
         Scenario(members, twins, tuple(self._choices))  # refuses what makes no sense
         self._images = self._permuted()
@@ -182,8 +195,8 @@ def _renamed(view: View, to: tuple[int, ...]) -> View:
     blocks = [0] * len(to)
     for instance, block in enumerate(view.blocks):
         blocks[to[instance]] = block
-    restart = None if view.restart is None else to[view.restart]
-    return View(to[view.leader], tuple(block ^ blocks[0] for block in blocks), view.lost, restart)
+    at, restart = (None if one is None else to[one] for one in (view.at, view.restart))
+    return View(to[view.leader], tuple(block ^ blocks[0] for block in blocks), view.lost, at, restart)
 
 
 # --- As text --------------------------------------------------------------------------------------------------------
@@ -205,6 +218,8 @@ def scenario_text(scenario: Scenario) -> str:
         line = f"leader n{view.leader}, blocks {' | '.join(parts)}"
         if view.lost:
             line += f", lost {view.lost}"
+        if view.at is not None:
+            line += f" at {instance_name(scenario, view.at)}"
         if view.restart is not None:
             line += f", restart {instance_name(scenario, view.restart)}"
         lines.append(line)
@@ -231,7 +246,7 @@ def _parse_view(line: str, places: dict[str, int]) -> View:
     for part in line.split(", "):
         word, _, rest = part.partition(" ")
         if word not in ("leader", "blocks", "lost", "restart") or word in words:
-            raise ValueError(f"{line!r} is not 'leader n0, blocks n0 n1 | n2 ...[, lost KIND][, restart n0]'")
+            raise ValueError(f"{line!r} is not 'leader n0, blocks n0 n1 | n2 ...[, lost KIND [at n1]][, restart n2]'")
         words[word] = rest
     if not {"leader", "blocks"} <= set(words):
         raise ValueError(f"{line!r} names no leader or no blocks")
@@ -242,9 +257,11 @@ def _parse_view(line: str, places: dict[str, int]) -> View:
                 raise ValueError(f"{line!r} puts {name} in two blocks")
     if len(blocks) != len(places):
         raise ValueError(f"{line!r} does not say where everybody is")
-    restart = _place(words["restart"], places) if "restart" in words else None
     ordered = tuple(blocks[instance] for instance in range(len(places)))
-    return View(_place(words["leader"], places), ordered, words.get("lost", ""), restart)
+    lost, _, where = words.get("lost", "").partition(" at ")
+    at = _place(where, places) if where else None
+    restart = _place(words["restart"], places) if "restart" in words else None
+    return View(_place(words["leader"], places), ordered, lost, at, restart)
 
 
 def _place(name: str, places: dict[str, int]) -> int:
