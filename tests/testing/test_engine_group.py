@@ -222,7 +222,7 @@ def decision(group: EngineGroup, position: int, *refs: Any) -> Commit:
     certificate = real.instances[0].log[position - 1].proof.certificate
     assert certificate is not None
     for signer in certificate.signers:
-        group.signature(signer, msgspec.msgpack.Encoder(order="deterministic").encode(certificate.statement))
+        group.signing.signature(signer, msgspec.msgpack.Encoder(order="deterministic").encode(certificate.statement))
     return Commit(position, real.instances[0].log[position - 1].refs, CommitProof(certificate))
 
 

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from bftkit.plugins import load_engine
+from bftkit.testing.checkers import Violation
 from bftkit.testing.engine_group import EngineGroup, Rewrite
 from bftkit.testing.scenario import Scenario, ScenarioError, replay, scenarios_page
 from bftkit.testing.solo import solo_spec
@@ -76,21 +77,22 @@ def test_members_lie_crash_and_restart():
     ("line", "reason"),
     [
         ("dance", "no such command"),
-        ("cluster", "cluster: not enough values"),
+        ("cluster", r"is not: cluster MEMBERS"),
         ("cluster 4 colour=red", "colour"),
         ("cluster 4 in_flight=many", "in_flight"),
         ("cluster 4 in_flight=0", "in_flight is 0"),
-        ("submit a by 0", "submit BATCH of ORIGIN"),
-        ("submit a of 0 at 1", "submit BATCH of ORIGIN"),
-        ("submit a of 0 to 9", "submit a of 0 to 9"),
-        ("cut", "cut MEMBER"),
-        ("heal 1", "heal stands alone"),
-        ("lose Prepare of 0 to", "lose KIND of MEMBER"),
+        ("submit a by 0", "is not: submit BATCH of ORIGIN"),
+        ("submit a of 0 at 1", "is not: submit BATCH of ORIGIN"),
+        ("submit a of 0 to 9", "out of range"),
+        ("cut", "is not: cut MEMBER"),
+        ("heal 1", "is not: heal"),
+        ("lose Prepare of 0 to", "is not: lose KIND of MEMBER"),
         ("lie politely 1", "the lies are silence"),
-        ("crash seven", "crash seven"),
-        ("restart 9", "restart 9"),
-        ("run", "run"),
-        ("status 1", "status stands alone"),
+        ("crash seven", "is not: crash MEMBER"),
+        ("restart 9", "out of range"),
+        ("transfer 0 to 9", "out of range"),
+        ("run", "is not: run MILLISECONDS"),
+        ("status 1", "is not: status"),
     ],
 )
 def test_what_is_no_command_is_refused_with_its_line(line, reason):
@@ -99,6 +101,48 @@ def test_what_is_no_command_is_refused_with_its_line(line, reason):
     with pytest.raises(ScenarioError, match=reason) as caught:
         scenario.carry_out(line)
     assert line in str(caught.value)
+
+
+def test_networks_get_worse_and_better():
+    scenario = Scenario(PBFT)
+    for line in ("cluster 4", "loss 20", "repeat 5", "delay 3 9", "cut 1", "lose Prepare of 0 to 2"):
+        scenario.carry_out(line)
+    group = scenario.group
+    assert (group.loss, group.repeat, group.delay_ms) == (0.2, 0.05, (3, 9))
+    scenario.carry_out("heal")
+    assert (group.loss, group.repeat, group.delay_ms) == (0.0, 0.0, (1, 1))
+    scenario.carry_out("submit a of 0")
+    scenario.carry_out("run 5")
+    assert [len(one.log) for one in group.instances] == [1] * 4
+
+
+def test_what_settles_has_decided_everything_or_is_a_violation():
+    begun = ["cluster 4", "cut 0", "crash 1 after 3", "crash 3", "submit a of 2 to 2", "run 2000"]
+    scenario = Scenario(PBFT)
+    for line in [*begun, "settle 20000"]:
+        scenario.carry_out(line)
+    assert all(one.alive and len(one.decided) == 1 for one in scenario.group.instances)
+    scenario = Scenario(PBFT)
+    with pytest.raises(Violation, match="not within 20000 ms"):
+        for line in [*begun, "settle 20000 without 1 3"]:
+            scenario.carry_out(line)
+
+
+def test_twins_are_numbered_behind_the_members():
+    scenario = Scenario(PBFT)
+    for line in ("cluster 4 twins=1", "submit a of 1 to 0 1 2 3", "submit b of 1 to 4", "run 4", "settle 30000"):
+        scenario.carry_out(line)
+    assert [one.identity for one in scenario.group.instances] == [0, 1, 2, 3, 0]
+
+
+def test_readers_leaders_and_the_end_of_an_epoch():
+    scenario = Scenario(solo_spec())
+    for line in ("cluster 1", "submit a of 0", "run 2", "read leader", "transfer 0 to leader", "seal 0 at 1"):
+        scenario.carry_out(line)
+    assert [(answer.token, answer.position) for _, answer in scenario.group.reads] == [(1, 1)]
+    scenario.carry_out("submit b of 0")
+    scenario.carry_out("run 5")
+    assert len(scenario.group.instances[0].log) == 1
 
 
 def test_a_scenario_begins_with_a_cluster():

@@ -39,13 +39,14 @@ from bftkit.core.outputs import (
     SetTimer,
     Want,
 )
-from bftkit.core.statement import Claim, SignedMessage
+from bftkit.core.statement import SignedMessage
 from bftkit.testing.checkers import Violation
 from bftkit.testing.group_hosting import GroupHosting
 from bftkit.testing.group_instance import NEVER, START, Instance, Rewrite
 from bftkit.testing.group_settings import GroupSettings, genesis_of, membership_of
+from bftkit.testing.group_signing import GroupSigning
+from bftkit.testing.invariants import load_invariants
 from bftkit.testing.message_words import batch_words, message_words
-from bftkit.testing.signing import SignatureRegistry
 
 __all__ = ["START", "Deliverable", "EngineGroup", "GroupSettings", "Instance", "Rewrite"]
 
@@ -93,7 +94,7 @@ class EngineGroup:
         self.membership = membership_of(spec, members)
         self.quorum = self.membership.quorum
         self.genesis = genesis_of(spec, self.membership, self.options, self.settings.interval)
-        self.now = 0
+        self.now = self.settings.begin_ms
         self.steps = 0
         """Inputs that engines have taken."""
         self.sent = 0
@@ -120,6 +121,9 @@ class EngineGroup:
         self.rejected: list[tuple[Instance, Reject]] = []
         self.behind: list[tuple[Instance, Behind]] = []
         self.reads: list[tuple[Instance, ReadReady]] = []
+        self.watch = load_invariants(spec.name, members) if self.settings.invariants else None
+        """What the engine's own package promises besides."""
+        self.signing = GroupSigning(spec, self.membership, self.watch)
         self.hosting = GroupHosting(self)
         identities = tuple(range(members)) if identity is None else tuple(identity)
         self.instances = [
@@ -128,8 +132,6 @@ class EngineGroup:
         ]
         self.of_identity = [[one for one in self.instances if one.identity == who] for who in range(members)]
         """For each member its instances."""
-        self._registry = SignatureRegistry()
-        self._keys = [member.public_key for member in self.membership.members]
         self._events: list[tuple[int, int, Handler, Instance, int, Any]] = []
         self._planned = 0
         self._messages = msgspec.msgpack.Decoder(spec.messages)
@@ -168,6 +170,13 @@ class EngineGroup:
         self.now, _, handler, instance, life, argument = heapq.heappop(self._events)
         if life in (_ANY_LIFE, instance.life):
             handler(instance, argument)
+
+    def has_plans(self, instance: Instance) -> bool:
+        """Say whether an instance will go on by itself: a timer runs, or something of its own is under way."""
+        return any(
+            one is instance and life == one.life and handler != self.hosting.exchange
+            for _, _, handler, one, life, _ in self._events
+        )
 
     def run(self, duration: int) -> None:
         """Let so many milliseconds pass."""
@@ -222,8 +231,14 @@ class EngineGroup:
         outputs = instance.engine.step(event)
         if outputs:
             self._perform(instance, outputs)
+        if self.watch is not None and instance.honest:
+            self._demand(instance, self.watch.stepped(instance.identity, instance.engine))
         if self.on_step is not None:
             self.on_step(instance, event, outputs)
+
+    def _demand(self, instance: Instance, problem: str | None) -> None:
+        if problem is not None:
+            raise Violation(f"{instance.name}: {problem}")
 
     # --- Crashes ---
 
@@ -237,6 +252,8 @@ class EngineGroup:
         instance.crash_after = NEVER
         instance.timers.clear()
         instance.asked.clear()
+        if self.watch is not None:
+            self.watch.restarted(instance.identity)
 
     def restart(self, number: int, *, memory: bool = True) -> None:
         """Build an instance again from its records, as its replica would; without memory from an empty disk."""
@@ -322,6 +339,9 @@ class EngineGroup:
     def _on_commit(self, instance: Instance, output: Commit) -> None:
         entry = self.hosting.check_commit(instance, output)
         if entry is not None:
+            certificate = entry.proof.certificate
+            if self.watch is not None and instance.honest and certificate is not None:
+                self._demand(instance, self.watch.decided(entry.position, certificate))
             if self.traced:
                 self.say(f"{instance.name} COMMITS {entry.position} {self.batches(entry.refs)}")
             if self.on_commit is not None:
@@ -339,7 +359,7 @@ class EngineGroup:
         self.accused.append((instance, output))
         if not instance.honest:
             return
-        if not evidence.proves_equivocation or not all(self.is_signed(claim) for claim in evidence.claims()):
+        if not evidence.proves_equivocation or not all(self.signing.is_signed(claim) for claim in evidence.claims()):
             raise Violation(f"{instance.name} accuses n{evidence.signer} without proof: {evidence}")
         if all(one.honest for one in self.of_identity[evidence.signer]):
             raise Violation(f"{instance.name} accuses n{evidence.signer}, who is honest: {evidence}")
@@ -361,14 +381,14 @@ class EngineGroup:
 
     def _send(self, sender: Instance, message: Any, to: ReplicaIndex | None) -> None:
         if isinstance(message, SignedMessage) and not getattr(message, "signature", b""):
-            if not self._may_sign(sender, message):
+            if not self.signing.admit(sender, message):
                 return
-            message = self.sign(sender.identity, message)
+            message = self.signing.sign(sender.identity, message)
         if self.traced:
             self.say(f"{sender.name} {self.words(message)} -> {'all' if to is None else f'n{to}'}")
         if self.settings.thorough:
             message = self._through_codec(sender, message)
-        problem = self._claims_problem(sender.identity, message)
+        problem = self.signing.claims_problem(sender.identity, message)
         if problem is not None:
             raise Violation(f"{sender.name} sends what nobody can verify: {problem}: {message}")
         receivers = self.instances if to is None else self.of_identity[to]
@@ -390,7 +410,7 @@ class EngineGroup:
             message = sender.rewrite(receiver.number, message)
             if message is None:
                 return
-            if self._claims_problem(sender.identity, message) is not None:
+            if self.signing.claims_problem(sender.identity, message) is not None:
                 self.refused += 1
                 return
         if not self.passes(sender, receiver, message):
@@ -421,37 +441,9 @@ class EngineGroup:
         self.spec.lane_key(decoded)
         return decoded
 
-    # --- Signatures ---
-
-    def _may_sign(self, instance: Instance, message: SignedMessage) -> bool:
-        statement = message.statement()
-        problem = instance.guard.admit(statement)
-        if problem is None and statement.kind not in self.spec.signing:
-            problem = f"the engine gives no rule for statements of kind {statement.kind!r}"
-        if problem is not None and instance.honest:
-            raise Violation(f"{instance.name} asks for a signature that it must not get: {problem}")
-        return problem is None
-
-    def signature(self, identity: ReplicaIndex, statement: bytes) -> bytes:
-        """Sign an encoded statement with a member's key; whoever calls vouches that the member may be made to."""
-        return self._registry.sign(self._keys[identity], statement)
-
     def sign(self, identity: ReplicaIndex, message: Any) -> Any:
         """Return a message with a member's signature."""
-        signature = self.signature(identity, canonical(message.statement()))
-        return msgspec.structs.replace(message, signature=signature)
-
-    def is_signed(self, claim: Claim) -> bool:
-        """Say whether a member has really signed what a claim says."""
-        if not 0 <= claim.signer < self.members:
-            return False
-        return self._registry.verify(self._keys[claim.signer], canonical(claim.statement), claim.signature)
-
-    def _claims_problem(self, sender: ReplicaIndex, message: Any) -> str | None:
-        for claim in self.spec.claims(sender, message):
-            if not self.is_signed(claim):
-                return f"n{claim.signer} has not signed its {claim.statement.kind}"
-        return None
+        return self.signing.sign(identity, message)
 
     # --- Words ---
 

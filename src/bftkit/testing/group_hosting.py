@@ -76,7 +76,7 @@ class GroupHosting:
         if certificate is None:
             crash = self._group.spec.fault_model is FaultModel.CRASH
             return None if crash else "a byzantine engine proves by certificates"
-        forged = next((claim for claim in certificate.claims() if not self._group.is_signed(claim)), None)
+        forged = next((claim for claim in certificate.claims() if not self._group.signing.is_signed(claim)), None)
         return None if forged is None else f"n{forged.signer} has not signed it"
 
     def learn(self, instance: Instance, entry: CommitEntry) -> None:
@@ -111,7 +111,7 @@ class GroupHosting:
     def certify(self, checkpoint: Checkpoint, signers: list[ReplicaIndex]) -> CheckpointCertificate:
         """Make the certificate of a checkpoint, signed by these members."""
         statement = checkpoint.statement()
-        signatures = {who: self._group.signature(who, canonical(statement)) for who in signers}
+        signatures = {who: self._group.signing.signature(who, canonical(statement)) for who in signers}
         return CheckpointCertificate(checkpoint, QuorumCertificate.of(statement, signatures, self._group.members))
 
     def _tell_stable(self, instance: Instance, certificate: CheckpointCertificate) -> None:

@@ -24,6 +24,10 @@ class GroupSettings(msgspec.Struct, frozen=True):
     """Who leads which view; None for round robin."""
     exchange_ms: int | None = 400
     """How often an instance compares its log with the longest one that it can reach; None for never."""
+    begin_ms: int = 0
+    """What the clock shows when the group starts."""
+    invariants: bool = False
+    """Whether what the engine's package promises besides is checked too, see `bftkit.testing.invariants`."""
     thorough: bool = False
     """Whether each message and record is encoded and decoded on its way, and asked for its references and its lane."""
     traced: bool = False

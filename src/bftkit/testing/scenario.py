@@ -5,17 +5,27 @@ again, it must give the same traces; a change of the protocol is then seen as a 
 
 ::
 
-    cluster MEMBERS [interval=K] [seed=S] [OPTION=VALUE ...]    begin; options are the engine's own
-    submit BATCH of ORIGIN [to MEMBER ...]                      make a batch durable at some members, or at all
-    cut MEMBER ...                                              part these members from the others
-    lose KIND of MEMBER to MEMBER ...                           messages of a type do not reach these members
-    heal                                                        end all cuts and losses
-    lie NAME MEMBER                                             a member lies from now on, in a way that has a name
-    crash MEMBER | restart MEMBER | run MILLISECONDS | status
+    cluster MEMBERS [twins=T] [interval=K] [seed=S] [OPTION=VALUE ...]    begin; options are the engine's own
+    submit BATCH of ORIGIN [to MEMBER ...]        make a batch durable at some members, or at all
+    read MEMBER | transfer MEMBER to MEMBER | seal MEMBER at POSITION
+    cut MEMBER ...                                part these members from the others
+    lose KIND of MEMBER to MEMBER ...             messages of a type do not reach these members
+    loss PERCENT | repeat PERCENT | delay SHORTEST LONGEST
+    heal                                          end all that is wrong with the network
+    lie NAME MEMBER                               a member lies from now on, in a way that has a name
+    crash MEMBER [after OUTPUTS]                  now, or after so many more outputs
+    restart MEMBER | restart all
+    run MILLISECONDS
+    settle MILLISECONDS [without MEMBER ...]      heal, restart all others, wait until all is decided, so long at most
+    status
+
+The first T members have twins, which are numbered behind the members. In place of a member's number stands `leader`
+for whom the first live member takes for the leader. What does not settle in time is a `Violation`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +33,9 @@ from typing import Any
 import msgspec
 
 from bftkit.core.engine import EngineSpec
+from bftkit.core.inputs import Read, Sealed, Transfer
 from bftkit.testing.engine_group import EngineGroup, GroupSettings, Rewrite
+from bftkit.testing.group_instance import NEVER, Instance
 
 BEGIN_OF_TRACE = "----"
 
@@ -38,12 +50,23 @@ class ScenarioError(ValueError):
 class Scenario:
     """Carries out commands, one line each, on engines of one kind."""
 
-    def __init__(self, spec: EngineSpec, lies: Mapping[str, Lie] | None = None) -> None:
+    def __init__(
+        self,
+        spec: EngineSpec,
+        lies: Mapping[str, Lie] | None = None,
+        *,
+        settings: GroupSettings | None = None,
+        prepare: Callable[[EngineGroup], None] = lambda group: None,
+    ) -> None:
         self._spec = spec
         self._lies = lies or {}
+        self._settings = settings or GroupSettings(traced=True)
+        self._prepare = prepare
+        """Called with each group before it starts."""
         self._group: EngineGroup | None = None
         self._away: list[int] = []
         self._losses: list[tuple[str, int, list[int]]] = []
+        self._tokens = 0
 
     @property
     def group(self) -> EngineGroup:
@@ -63,23 +86,44 @@ class Scenario:
         if not line.strip() or line.startswith("#"):
             return
         word, *words = line.split()
-        command = getattr(self, f"_do_{word}", None)
+        command = _COMMANDS.get(word)
         if command is None:
             raise ScenarioError(f"no such command: {line}")
+        form, pattern, carry_out = command
+        found = re.fullmatch(pattern, " ".join(words))
+        if found is None:
+            raise ScenarioError(f"{line!r} is not: {form}")
         try:
-            command(words)
-        except (ValueError, IndexError, KeyError, TypeError) as error:
+            carry_out(self, *found.groups())
+        except ScenarioError as error:
             raise ScenarioError(f"{line}: {error}") from error
 
-    def _do_cluster(self, words: Sequence[str]) -> None:
-        members, *settings = words
-        values = dict(setting.split("=", 1) for setting in settings)
-        seed, interval = int(values.pop("seed", 0)), int(values.pop("interval", 4))
-        options = msgspec.convert(values, self._spec.options_type, strict=False)
-        made = GroupSettings(options=options, interval=interval, traced=True)
-        self._do_heal(())
-        group = self._group = EngineGroup(self._spec, int(members), seed, settings=made)
+    def _instances(self, words: str | None) -> list[int]:
+        """Return the numbers of the instances that words name; ScenarioError for one that is not there."""
+        group = self.group
+        numbers: list[int] = []
+        for word in (words or "").split():
+            if word == "leader":
+                live = next((one for one in group.instances if one.alive), None)
+                leader = live.engine.status().leader if live is not None else None
+                numbers.append(leader if leader is not None else 0)
+            else:
+                numbers.append(_below(len(group.instances), word))
+        return numbers
+
+    def _cluster(self, members: str, settings: str) -> None:
+        values = dict(setting.split("=", 1) for setting in settings.split())
+        seed, interval, twins = (int(values.pop(key, default)) for key, default in _OWN_SETTINGS.items())
+        try:
+            options = msgspec.convert(values, self._spec.options_type, strict=False)
+        except msgspec.ValidationError as error:
+            raise ScenarioError(str(error)) from error
+        made = msgspec.structs.replace(self._settings, options=options, interval=interval)
+        self._heal()
+        identity = (*range(int(members)), *range(twins))
+        group = self._group = EngineGroup(self._spec, int(members), seed, identity=identity, settings=made)
         group.deliverable = self._passes
+        self._prepare(group)
         group.start()
 
     def _passes(self, sender: int, receiver: int, what: Any) -> bool:
@@ -88,43 +132,76 @@ class Scenario:
         kind = type(what).__name__
         return not any(kind == lost and sender == member and receiver in deaf for lost, member, deaf in self._losses)
 
-    def _do_submit(self, words: Sequence[str]) -> None:
-        batch, of, origin, *rest = words
-        _expect(of == "of" and rest[:1] in ([], ["to"]), "submit BATCH of ORIGIN [to MEMBER ...]")
-        self.group.submit(batch, int(origin), [int(one) for one in rest[1:]] if rest else None)
+    def _submit(self, batch: str, origin: str, to: str | None) -> None:
+        receivers = self._instances(to) if to is not None else None
+        self.group.submit(batch, _below(self.group.members, origin), receivers)
 
-    def _do_cut(self, words: Sequence[str]) -> None:
-        _expect(bool(words), "cut MEMBER ...")
-        self._away = [int(one) for one in words]
+    def _read(self, member: str) -> None:
+        self._tokens += 1
+        (reader,) = self._instances(member)
+        self.group.step(self.group.instances[reader], Read(self.group.now, self._tokens))
 
-    def _do_lose(self, words: Sequence[str]) -> None:
-        kind, of, member, to, *receivers = words
-        _expect(of == "of" and to == "to" and bool(receivers), "lose KIND of MEMBER to MEMBER ...")
-        self._losses.append((kind, int(member), [int(one) for one in receivers]))
+    def _transfer(self, member: str, target: str) -> None:
+        giver, taker = self._instances(f"{member} {target}")
+        self.group.step(self.group.instances[giver], Transfer(self.group.now, self.group.instances[taker].identity))
 
-    def _do_heal(self, words: Sequence[str]) -> None:
-        _expect(not words, "heal stands alone")
+    def _seal(self, member: str, position: str) -> None:
+        (sealed,) = self._instances(member)
+        self.group.step(self.group.instances[sealed], Sealed(self.group.now, int(position)))
+
+    def _cut(self, members: str) -> None:
+        self._away = self._instances(members)
+
+    def _lose(self, kind: str, member: str, deaf: str) -> None:
+        (loser,) = self._instances(member)
+        self._losses.append((kind, loser, self._instances(deaf)))
+
+    def _loss(self, percent: str) -> None:
+        self.group.loss = int(percent) / 100
+
+    def _repeat(self, percent: str) -> None:
+        self.group.repeat = int(percent) / 100
+
+    def _delay(self, shortest: str, longest: str) -> None:
+        self.group.delay_ms = (int(shortest), max(int(shortest), int(longest)))
+
+    def _heal(self) -> None:
         self._away, self._losses = [], []
+        if self._group is not None:
+            self._group.loss, self._group.repeat, self._group.delay_ms = 0.0, 0.0, (1, 1)
 
-    def _do_lie(self, words: Sequence[str]) -> None:
-        name, member = words
-        _expect(name in self._lies, f"the lies are {', '.join(self._lies) or 'none'}")
-        self.group.corrupt(int(member), self._lies[name](int(member), self.group))
+    def _lie(self, name: str, member: str) -> None:
+        if name not in self._lies:
+            raise ScenarioError(f"the lies are {', '.join(self._lies) or 'none'}")
+        (liar,) = self._instances(member)
+        self.group.corrupt(liar, self._lies[name](liar, self.group))
 
-    def _do_crash(self, words: Sequence[str]) -> None:
-        (member,) = words
-        self.group.crash(int(member))
+    def _crash(self, member: str, outputs: str | None) -> None:
+        (victim,) = self._instances(member)
+        if outputs is None:
+            self.group.crash(victim)
+        elif self.group.instances[victim].alive:
+            self.group.instances[victim].crash_after = int(outputs)
 
-    def _do_restart(self, words: Sequence[str]) -> None:
-        (member,) = words
-        self.group.restart(int(member))
+    def _restart(self, member: str) -> None:
+        numbers = range(len(self.group.instances)) if member == "all" else self._instances(member)
+        for number in numbers:
+            self.group.restart(number)
 
-    def _do_run(self, words: Sequence[str]) -> None:
-        (milliseconds,) = words
+    def _run(self, milliseconds: str) -> None:
         self.group.run(int(milliseconds))
 
-    def _do_status(self, words: Sequence[str]) -> None:
-        _expect(not words, "status stands alone")
+    def _settle(self, milliseconds: str, without: str | None) -> None:
+        self._heal()
+        left_out = self._instances(without)
+        for instance in self.group.instances:
+            if instance.number not in left_out:
+                instance.crash_after = NEVER
+                self.group.restart(instance.number)
+        honest = [one for one in self.group.instances if one.honest and one.number not in left_out]
+        self.group.run_until(lambda: all_decided(honest), int(milliseconds))
+
+    def _status(self) -> None:
         for instance in self.group.instances:
             if not instance.alive:
                 self.group.say(f"{instance.name} is down")
@@ -137,9 +214,47 @@ class Scenario:
             self.group.say(text)
 
 
-def _expect(condition: bool, form: str) -> None:
-    if not condition:
-        raise ValueError(form)
+def _below(bound: int, word: str) -> int:
+    if int(word) >= bound:
+        raise ScenarioError(f"{word} is out of range: they are numbered 0 to {bound - 1}")
+    return int(word)
+
+
+def all_decided(instances: Sequence[Instance]) -> bool:
+    """Say whether each of the instances has decided every batch that one of them holds."""
+    return all(digest in one.decided for holder in instances for digest in holder.bodies for one in instances)
+
+
+_OWN_SETTINGS = {"seed": 0, "interval": 4, "twins": 0}
+"""Settings of `cluster` that are not the engine's, and what they are by default."""
+
+_MEMBER, _NUMBER = r"(\d+|leader)", r"(\d+)"
+_MEMBERS = r"((?:\d+|leader)(?: (?:\d+|leader))*)"
+
+_COMMANDS: dict[str, tuple[str, str, Callable[..., None]]] = {
+    "cluster": ("cluster MEMBERS [SETTING=VALUE ...]", rf"{_NUMBER}((?: \w+=\S+)*)", Scenario._cluster),
+    "submit": (
+        "submit BATCH of ORIGIN [to MEMBER ...]",
+        rf"(\S+) of {_NUMBER}(?: to {_MEMBERS})?",
+        Scenario._submit,
+    ),
+    "read": ("read MEMBER", _MEMBER, Scenario._read),
+    "transfer": ("transfer MEMBER to MEMBER", f"{_MEMBER} to {_MEMBER}", Scenario._transfer),
+    "seal": ("seal MEMBER at POSITION", f"{_MEMBER} at {_NUMBER}", Scenario._seal),
+    "cut": ("cut MEMBER ...", _MEMBERS, Scenario._cut),
+    "lose": ("lose KIND of MEMBER to MEMBER ...", rf"(\w+) of {_MEMBER} to {_MEMBERS}", Scenario._lose),
+    "loss": ("loss PERCENT", _NUMBER, Scenario._loss),
+    "repeat": ("repeat PERCENT", _NUMBER, Scenario._repeat),
+    "delay": ("delay SHORTEST LONGEST", f"{_NUMBER} {_NUMBER}", Scenario._delay),
+    "heal": ("heal", "", Scenario._heal),
+    "lie": ("lie NAME MEMBER", rf"(\S+) {_MEMBER}", Scenario._lie),
+    "crash": ("crash MEMBER [after OUTPUTS]", f"{_MEMBER}(?: after {_NUMBER})?", Scenario._crash),
+    "restart": ("restart MEMBER | restart all", r"(\d+|all)", Scenario._restart),
+    "run": ("run MILLISECONDS", _NUMBER, Scenario._run),
+    "settle": ("settle MILLISECONDS [without MEMBER ...]", f"{_NUMBER}(?: without {_MEMBERS})?", Scenario._settle),
+    "status": ("status", "", Scenario._status),
+}
+"""For each command its form, the pattern of what follows it, and the method that takes the pattern's groups."""
 
 
 def replay(text: str, spec: EngineSpec, lies: Mapping[str, Lie] | None = None) -> str:
