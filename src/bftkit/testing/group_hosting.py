@@ -63,7 +63,8 @@ class GroupHosting:
             if holders < self._group.quorum.quorum:
                 raise Violation(f"position {entry.position} is decided, and {holders} members hold its bodies")
         elif first != entry.refs:
-            raise Violation(f"{instance.name} decides {entry.refs} at position {entry.position}, another one {first}")
+            mine, theirs = self._group.batches(entry.refs), self._group.batches(first)
+            raise Violation(f"{instance.name} decides {mine} at position {entry.position}, another one {theirs}")
 
     def _may_hold(self, instances: list[Instance], refs: tuple[BatchRef, ...]) -> bool:
         return any(not one.honest or one.holds(refs) for one in instances)

@@ -38,6 +38,7 @@ class Instance:
         "life",
         "log",
         "log_root",
+        "name",
         "number",
         "records",
         "rewrite",
@@ -51,6 +52,8 @@ class Instance:
     ) -> None:
         self.spec = spec
         self.number = number
+        self.name = f"n{number}"
+        """What traces and violations call it."""
         self.identity = identity
         self.context = context
         self.honest = honest
@@ -78,11 +81,6 @@ class Instance:
         self.height = 0
         self.log_root = ZERO_DIGEST
         self.guard = SigningGuard(self.spec.signing)
-
-    @property
-    def name(self) -> str:
-        """Return what traces and violations call it."""
-        return f"n{self.number}"
 
     @property
     def position(self) -> int:
