@@ -73,7 +73,6 @@ def on_synced(state: State, event: Synced) -> list[EngineOutput]:
     out: list[EngineOutput] = []
     for ref in event.refs:
         state.pending.discard(ref.digest)
-        state.no_longer_awaited(ref.digest)
         note_committed(state, ref)
         if ref.digest not in state.ordered:
             state.held.pop(ref.digest, None)

@@ -45,8 +45,8 @@ def on_available(state: State, event: Available) -> list[EngineOutput]:
     for ref in event.refs:
         complete = state.body_arrived(ref)
         position = state.ordered.get(ref.digest)
-        if state.recent.pop(ref.digest, False) is None and position is None:
-            del state.held[ref.digest]  # asked for before it was learnt by other means
+        if event.decided and position is None:
+            del state.held[ref.digest]  # it was asked for before its decision was learnt by other means
             continue
         if position is None:
             state.pending.add(ref)

@@ -120,8 +120,6 @@ class State:
     """For each missing body, the positions that wait for it."""
     ordered: dict[bytes, int] = field(default_factory=dict)
     """For each batch of an accepted or decided proposal above h, its position."""
-    recent: dict[bytes, None] = field(default_factory=dict)
-    """Batches that were asked for and then learnt as decided: their bodies are not taken for new ones. Bounded."""
     unoffered: dict[bytes, Watched] = field(default_factory=dict)
     """Watched batches that the primary of this view was neither offered nor has proposed."""
     watch_count: int = 0
@@ -269,15 +267,6 @@ class State:
             else:
                 self._let_go(released)
         return freed
-
-    def no_longer_awaited(self, digest: bytes) -> None:
-        """Note that a batch was decided by other means: one that was asked for is still going to come."""
-        if digest not in self.waiting:
-            return
-        self.recent.pop(digest, None)
-        self.recent[digest] = None
-        if len(self.recent) > 2 * window_length(self.context) * self.options.batches_per_proposal:
-            del self.recent[next(iter(self.recent))]
 
     def body_arrived(self, ref: BatchRef) -> list[Slot]:
         """Note a durable body; return the slots that miss nothing any more because of it."""

@@ -17,7 +17,19 @@ def test_the_engine_hears_of_a_body_that_was_decided_meanwhile_only_if_it_asked_
     host.commit(asked, other)
     host.hear(1, other)
     host.hear(1, asked)
-    assert [event.refs for event in host.engine.told(Available)] == [(asked.ref,)]
+    assert [(event.refs, event.decided) for event in host.engine.told(Available)] == [((asked.ref,), True)]
+
+
+def test_a_body_whose_decision_is_forgotten_is_a_new_one_even_if_the_engine_once_asked_for_it():
+    late = body_of("late")
+    host = Host(settings_of())
+    host.start()
+    host.do(Want((late.ref,), (1,)))
+    host.commit(late)
+    host.replica.payloads.forget_through(host.replica.commits.position)
+    host.hear(late.ref.origin, late)
+    assert [(event.refs, event.decided) for event in host.engine.told(Available)] == [((late.ref,), False)]
+    assert host.replica.mempool.uncommitted == (late.ref,), "the engine sees to it that it is settled"
 
 
 def test_bodies_are_kept_a_window_longer_than_their_decision_for_they_may_be_named_again():

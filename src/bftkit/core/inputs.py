@@ -25,11 +25,13 @@ class Available(msgspec.Struct, frozen=True):
     """The bodies of these batches are durable here.
 
     A leader may propose them, the others watch that somebody does; a vote that waited for one may go.
-    Batches that were committed earlier may be named again, when the engine asked for them.
     """
 
     now: int
     refs: tuple[BatchRef, ...]
+    decided: bool = False
+    """They were committed before, as far as that is remembered, and the engine asked for them: a proposal may name them
+    once more, but they are not to be proposed or watched as new ones."""
 
 
 class TimerFired(msgspec.Struct, frozen=True):

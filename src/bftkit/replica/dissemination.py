@@ -93,14 +93,22 @@ def on_bodies_durable(replica: "Replica", event: BodiesDurable) -> None:
     arrived = replica.payloads.durable(event.refs)
     if not arrived:
         return
-    # What was decided meanwhile concerns the engine only where it asked for it: anything else would be a new batch.
-    asked = replica.asked.refs
-    news = tuple(
-        ref for ref in arrived if asked.pop(ref.digest, None) is not None or not replica.payloads.is_decided(ref.digest)
+    # What was decided meanwhile concerns the engine only where it asked for it.
+    asked = [ref.digest for ref in arrived if replica.asked.refs.pop(ref.digest, None) is not None]
+    _make_available(
+        replica, tuple(ref for ref in arrived if ref.digest in asked or not replica.payloads.is_decided(ref.digest))
     )
-    if news:
-        replica.tell_engine(Available(replica.now, news))
     replica.execute_ready()
+
+
+def _make_available(replica: "Replica", refs: tuple[BatchRef, ...]) -> None:
+    """Tell the engine of bodies that are here, and which of them are new."""
+    new = tuple(ref for ref in refs if not replica.payloads.is_decided(ref.digest))
+    old = tuple(ref for ref in refs if replica.payloads.is_decided(ref.digest))
+    if new:
+        replica.tell_engine(Available(replica.now, new))
+    if old:
+        replica.tell_engine(Available(replica.now, old, decided=True))
 
 
 # -- bodies that are missing --------------------------------------------------------------------
@@ -114,8 +122,7 @@ def want(replica: "Replica", refs: tuple[BatchRef, ...], sources: tuple[ReplicaI
         replica.payloads.named_again(ref, replica.commits.position + replica.settings.window)
         if not replica.payloads.holds(ref):
             replica.asked.refs[ref.digest] = ref
-    if here:
-        replica.tell_engine(Available(replica.now, here))
+    _make_available(replica, here)
     fetch(replica, refs, sources)
 
 

@@ -193,7 +193,7 @@ class Replica:
                 recorded = True
                 self._record_step(persists, refused.new_slots)
             self._perform(output)
-        # An engine that changes its view has something to say about it; asking after each step costs as much as the step.
+        # An engine that changes its view has something to say about it; asking after each step costs as much as it.
         status = self.engine.status()
         if status.view != self._view:
             self._view = status.view

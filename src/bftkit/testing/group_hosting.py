@@ -138,7 +138,10 @@ class GroupHosting:
             for ref in refs:
                 instance.bodies[ref.digest] = ref
                 instance.asked.pop(ref.digest, None)
-            self._group.step(instance, Available(self._group.now, refs))
+            for decided in (False, True):
+                some = tuple(ref for ref in refs if (ref.digest in instance.decided) is decided)
+                if some:
+                    self._group.step(instance, Available(self._group.now, some, decided))
 
     def want(self, instance: Instance, output: Want) -> None:
         """Fetch bodies that the engine lacks; they are looked for until they are found."""

@@ -130,7 +130,6 @@ def test_nothing_that_is_well_formed_makes_it_raise(things):
         replica.engine.status()
         state = replica.state
         assert all(state.low < position <= state.window_end for position in state.slots)
-        assert len(state.recent) <= 2 * 8 * replica.context.options.batches_per_proposal
         assert len(state.held) <= len(BATCHES)
     replica.step(Sealed(replica.now, 1))
     assert not replica.state.armed
