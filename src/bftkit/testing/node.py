@@ -56,6 +56,7 @@ from bftkit.testing.timers import SimulatedTimers
 from bftkit.testing.verify_stage import VerifyStage
 
 if TYPE_CHECKING:
+    from bftkit.testing.byzantine import Behaviour
     from bftkit.testing.world import World
 
 SYNC_TIMER = "node/sync"
@@ -93,6 +94,8 @@ class SimulatedNode:
         """Why it has stopped for good; empty while it may still be started."""
         self.rewrite: Callable[[list[Any]], list[Any]] | None = None
         """What a faulty member makes of its outputs before they are performed."""
+        self.speak: Behaviour | None = None
+        """What a faulty member makes of each message before it is signed and sent."""
         self.alive = False
         self.life = 0
         self.steps = 0
@@ -435,9 +438,20 @@ class SimulatedNode:
 
     def _post(self, receivers: tuple[int, ...], message: Any) -> None:
         self.plan.reached("shard.before_send")
+        if self.speak is not None:
+            self._lie(self.speak, receivers, message)
+            return
         if self._codec is not None:
             message = self._codec.frame(message)
         self.world.post(self.instance, receivers, message)
+
+    def _lie(self, speak: "Behaviour", receivers: tuple[int, ...], message: Any) -> None:
+        if isinstance(message, SignedMessage):
+            message = msgspec.structs.replace(message, signature=b"")
+        for receiver in receivers:
+            for to, said in speak(receiver, message):
+                signed = self._signed(said)
+                self.world.post(self.instance, (to,), signed if self._codec is None else self._codec.frame(signed))
 
     def _send_body(self, output: SendBody) -> None:
         body = self._payloads.get(output.ref.digest)

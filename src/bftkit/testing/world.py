@@ -14,12 +14,12 @@ from bftkit.core.engine import EngineSpec
 from bftkit.core.epoch import EpochConfig, Genesis, Limits
 from bftkit.core.ids import ReplicaIndex, canonical
 from bftkit.core.membership import Member
-from bftkit.core.outputs import Broadcast, Send
 from bftkit.replica.client_messages import client_domain
 from bftkit.replica.execution import Answer
 from bftkit.replica.outputs import Report
 from bftkit.replica.settings import ReplicaSettings, ReplicaTuning
 from bftkit.replica.state_machine import StateMachine
+from bftkit.testing.byzantine import draw_behaviour, make_behaviour
 from bftkit.testing.checkers import Checkers
 from bftkit.testing.choices import Choices
 from bftkit.testing.client import SimulatedClient
@@ -52,10 +52,6 @@ _MODE_HITS = {
     CrashMode.TORN: "writes torn",
     CrashMode.REORDERED: "writes reordered",
 }
-
-
-def _silent(outputs: list[Any]) -> list[Any]:
-    return [output for output in outputs if not isinstance(output, Send | Broadcast)]
 
 
 Commands = Callable[[Random], bytes]
@@ -148,6 +144,7 @@ class World:
         random = self.choices.random("liars")
         most = min(self.profile.liars, self.tolerated)
         for number, index in enumerate(random.sample(range(len(every)), most)):
+            name = draw_behaviour(random)
             if not self.choices.byzantine.chance("liar", index, 1.0):
                 continue
             if self.profile.twins and number == 0:
@@ -157,8 +154,7 @@ class World:
                 twin.honest = False
                 self.nodes.append(twin)
                 continue
-            self.distrust(index, "silent")
-            self.nodes[index].rewrite = _silent
+            self.let_lie(index, name)
 
     def distrust(self, index: ReplicaIndex, why: str) -> None:
         """Let a member be one that need not keep to the rules."""
@@ -167,6 +163,17 @@ class World:
         for node in self.nodes:
             node.verify_stage.hash_bodies = True
         self.hits[f"byzantine: {why}"] += 1
+
+    def let_lie(self, index: ReplicaIndex, name: str) -> None:
+        """Let a member behave in one of the ways of `bftkit.testing.byzantine`."""
+        self.distrust(index, name)
+        self.nodes[index].speak = make_behaviour(
+            name,
+            spec=self.settings.spec,
+            own=index,
+            members=len(self.settings.membership),
+            random=self.choices.random("behaviour", index),
+        )
 
     @property
     def tolerated(self) -> int:
