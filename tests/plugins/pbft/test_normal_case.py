@@ -241,7 +241,7 @@ def test_a_late_body_of_a_committed_batch_is_not_a_new_batch():
     backup.hear(0, PrePrepare(0, 1, (A,)))
     backup.step(Synced(backup.now, 1, (A,), None))
     backup.state.drop_through(1)
-    assert not sent(backup.have(A), PrePrepare)
+    assert not sent(backup.step(Available(backup.now, (A,), decided=True)), PrePrepare)
     assert not backup.state.watch_count
 
 
