@@ -70,6 +70,10 @@ class PbftInvariants:
             return "it keeps too many view changes of one member"
         if len(state.candidates) > len(state.view_changes):
             return "it keeps more new views than there are members"
+        if any(len(named) > len(state.view_changes) for named in state.named.values()) or set(state.named) - set(
+            state.candidates
+        ):
+            return "it keeps view changes for new views that are settled"
         return None
 
     def restarted(self, member: ReplicaIndex) -> None:

@@ -96,25 +96,44 @@ def consider_new_view(
         return out
     if known is None or known.view < new_view.view:
         state.candidates[signer] = new_view
+        state.named.pop(signer, None)
         state.spoken[signer] = max(state.spoken[signer], new_view.view)
         judge(state, signer, out)
         if signer in state.candidates and sender != state.own:
             out.extend(
                 Send(sender, FetchViewChange(new_view.view, name.signer, name.digest))
-                for name in missing_votes(state, new_view)
+                for name in missing_votes(state, signer)
             )
     return out
 
 
-def missing_votes(state: State, new_view: NewView) -> list[ViewChangeName]:
-    """List the VIEW-CHANGEs that a NEW-VIEW names and that are not here."""
-    return [name for name in new_view.votes if find_vote(state, new_view.view, name) is None]
+def missing_votes(state: State, primary: ReplicaIndex) -> list[ViewChangeName]:
+    """List the VIEW-CHANGEs that a primary's NEW-VIEW names and that are not here."""
+    return [name for name in state.candidates[primary].votes if find_vote(state, primary, name) is None]
 
 
-def find_vote(state: State, view: int, name: ViewChangeName) -> ViewChange | None:
-    """Return the VIEW-CHANGE with a name, if it is here."""
-    vote = state.view_changes[name.signer].get(view)
-    return vote if vote is not None and vote.statement().content == name.digest else None
+def find_vote(state: State, primary: ReplicaIndex, name: ViewChangeName) -> ViewChange | None:
+    """Return the VIEW-CHANGE that a primary's NEW-VIEW names, if it is here."""
+    kept = state.view_changes[name.signer].get(state.candidates[primary].view)
+    named = state.named.get(primary, {}).get(name.signer)
+    return next((vote for vote in (kept, named) if vote is not None and vote.statement().content == name.digest), None)
+
+
+def keep_named(state: State, signer: ReplicaIndex, vote: ViewChange) -> None:
+    """Keep a VIEW-CHANGE that a NEW-VIEW names, though its signer has told this replica something else.
+
+    Whoever lies in a VIEW-CHANGE must not keep anybody out of the view that rests on the other version of it.
+    """
+    name = ViewChangeName(signer, vote.statement().content)
+    for primary, new_view in state.candidates.items():
+        if new_view.view == vote.view and name in missing_votes(state, primary):
+            state.named.setdefault(primary, {})[signer] = vote
+
+
+def forget_candidate(state: State, primary: ReplicaIndex) -> None:
+    """Let go of a primary's NEW-VIEW that is settled, with what was kept for it."""
+    del state.candidates[primary]
+    state.named.pop(primary, None)
 
 
 def judge_all(state: State, out: list[EngineOutput]) -> None:
@@ -129,15 +148,15 @@ def judge(state: State, signer: ReplicaIndex, out: list[EngineOutput]) -> None:
     if new_view is None:
         return
     if new_view.view < state.view or (new_view.view == state.view and state.active):
-        del state.candidates[signer]
+        forget_candidate(state, signer)
         return
     votes: dict[ReplicaIndex, ViewChange] = {}
     for name in new_view.votes:
-        vote = find_vote(state, new_view.view, name)
+        vote = find_vote(state, signer, name)
         if vote is None:
             return
         votes[name.signer] = vote
-    del state.candidates[signer]
+    forget_candidate(state, signer)
     checkpoint, proposals = starting_point(tuple(votes.values()))
     if proposals != new_view.proposals:
         out.append(Reject(signer, f"the new view {new_view.view} does not follow from its view changes"))

@@ -33,11 +33,12 @@ def on_retransmit_timeout(state: State, event: TimerFired) -> list[EngineOutput]
     if state.committed < state.low and state.stable.certificate is not None:
         sources = tuple(signer for signer in state.stable.certificate.signers if signer != state.own)
         out.append(Behind(state.low, sources, state.stable))
-    for candidate in list(state.candidates.values()):
-        for name in missing_votes(state, candidate):
+    for primary, candidate in state.candidates.items():
+        for name in missing_votes(state, primary):
             out.append(Broadcast(FetchViewChange(candidate.view, name.signer, name.digest)))
     if state.retransmissions % CANDIDATE_ROUNDS == 0:
         state.candidates.clear()
+        state.named.clear()
     if not state.active:
         if state.own_view_change is not None:
             out.append(Broadcast(state.own_view_change))

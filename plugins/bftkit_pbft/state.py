@@ -141,6 +141,8 @@ class State:
     """V of `new_view`, as far as it is still here."""
     candidates: dict[ReplicaIndex, NewView] = field(default_factory=dict)
     """For each primary, its latest NEW-VIEW that cannot be judged yet."""
+    named: dict[ReplicaIndex, dict[ReplicaIndex, ViewChange]] = field(default_factory=dict)
+    """For each candidate, by its primary, the VIEW-CHANGEs that it names where another of the signer came first."""
     behind_reported: int = 0
     """Highest position for which a state transfer was asked."""
     retransmissions: int = 0

@@ -5,7 +5,7 @@ from bftkit.core.inputs import Received, TimerFired
 from bftkit.core.outputs import Accuse, Broadcast, EngineOutput, Persist, Send
 from bftkit.core.votes import Evidence
 from bftkit_pbft.messages import Suspect, ViewChange, ViewChangeCopy, ViewLeft
-from bftkit_pbft.new_view import judge_all, make_new_view
+from bftkit_pbft.new_view import judge_all, keep_named, make_new_view
 from bftkit_pbft.normal_case import ask_new_view, just_entered, send_new_view, tell_new_view
 from bftkit_pbft.retransmission import offer_to_all
 from bftkit_pbft.state import State
@@ -124,6 +124,7 @@ def on_view_change_copy(state: State, event: Received) -> list[EngineOutput]:
     view = copy.view_change.view
     if state.sealed is None and (view > state.view or (view == state.view and not state.active)):
         keep(state, copy.signer, copy.view_change, out)
+        keep_named(state, copy.signer, copy.view_change)
         judge_all(state, out)  # it was fetched to enter a view, not to be followed out of one
     return out
 

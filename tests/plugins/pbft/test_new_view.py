@@ -301,3 +301,23 @@ def test_a_signed_copy_of_the_own_new_view_replaces_the_unsigned_one():
     primary.hear(3, view_change(3, 1))
     assert primary.state.new_view is not None
     assert primary.state.new_view.signature == signed(1, primary.state.new_view).signature
+
+
+def test_a_liar_that_signs_two_view_changes_keeps_nobody_out_of_the_view():
+    backup = Lone(own=3)
+    told_here, told_there = view_change(0, 1), view_change(0, 1, prepared_at(0, 1, [A]))
+    votes = {0: told_there, 1: view_change(1, 1), 2: view_change(2, 1)}
+    backup.hear(0, told_here)
+    for index in (1, 2):
+        backup.hear(index, votes[index])
+    out = backup.hear(1, new_view(1, votes))
+    (asked,) = [one for one in out if isinstance(one, Send) and isinstance(one.message, FetchViewChange)]
+    assert asked.message.signer == 0
+    other = view_change(0, 1, prepared_at(0, 2, [B]))
+    assert any(isinstance(one, Accuse) for one in backup.hear(2, ViewChangeCopy(0, other)))
+    assert not backup.state.active, "a third version is not the one that the new view names"
+    assert backup.state.named == {}
+    backup.hear(1, ViewChangeCopy(0, told_there))
+    assert backup.state.active
+    assert backup.state.slots[1].refs == (A,)
+    assert backup.state.named == {}
