@@ -3,12 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
+from bftkit.core.batch import BatchBody, open_body
 from bftkit.core.ids import ReplicaIndex
 from bftkit.errors import WireError
+from bftkit.replica.messages import AnyReplicaMessage
 from bftkit.replica.settings import ReplicaSettings
-from bftkit.runtime.peer_codec import PeerCodec
+from bftkit.runtime.peer_codec import ENGINE_KIND, PeerCodec
 from bftkit.runtime.pipeline import open_frame
-from bftkit.wire.framing import FrameDecoder
+from bftkit.wire.envelope import decode_body, decode_envelope
+from bftkit.wire.framing import FrameDecoder, FrameType
 
 
 class FrameCodec:
@@ -22,6 +25,29 @@ class FrameCodec:
     def frame(self, message: Any) -> bytes:
         """Return a message as one frame."""
         return b"".join(self._codec.encode(message).buffers)
+
+    def peek(self, data: bytes) -> Any:
+        """Return the message of a frame without checking anything but its form; the bytes themselves if there is none."""
+        try:
+            (frame,) = FrameDecoder().feed(data)
+            if frame.type is FrameType.BODY:
+                return open_body(*decode_body(frame.payload))
+            envelope = decode_envelope(frame.payload)
+            codec = self._codec.engine if envelope.kind == ENGINE_KIND else self._codec.replica
+            return codec.decode(envelope.body)
+        except (WireError, ValueError):
+            return data
+
+    def can_say(self, message: Any) -> bool:
+        """Say whether a message that somebody made up can be encoded and decoded: no other one reaches a member."""
+        if isinstance(message, BatchBody):
+            return True
+        codec = self._codec.replica if isinstance(message, AnyReplicaMessage) else self._codec.engine
+        try:
+            codec.decode(codec.encode(message))
+        except (WireError, TypeError, OverflowError, ValueError):
+            return False
+        return True
 
     def open(self, sender: ReplicaIndex, data: bytes) -> Any:
         """Return the verified message of one frame; WireError says what is wrong."""

@@ -1,6 +1,6 @@
 """What happened in one simulated run, event by event, for people to read: kept on request only."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ class Journal:
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
+        self.peek: Callable[[bytes], Any] = lambda frame: frame
+        """Opens an encoded message; the world of an encoded run knows how."""
 
     def line(self, at_us: int, kind: str, who: int, number: int, what: Any) -> None:
         """Take a line of the trace."""
@@ -58,11 +60,16 @@ class Journal:
 
     def message(self, at_us: int, sender: int, receiver: int, sent_us: int, message: Any) -> None:
         """Note a message that has arrived."""
+        message = self._opened(message)
         self.entries.append(Entry(at_us, "message", sender, receiver, sent_us, type(message).__name__, _words(message)))
 
     def lost(self, at_us: int, sender: int, receiver: int, message: Any) -> None:
         """Note a message that never arrives."""
+        message = self._opened(message)
         self.entries.append(Entry(at_us, "lost", sender, receiver, at_us, type(message).__name__, _words(message)))
+
+    def _opened(self, message: Any) -> Any:
+        return self.peek(message) if type(message) is bytes else message
 
     def lines(self) -> Iterator[bytes]:
         """Encode each entry as one line of JSON."""

@@ -448,10 +448,13 @@ class SimulatedNode:
     def _lie(self, speak: "Behaviour", receivers: tuple[int, ...], message: Any) -> None:
         if isinstance(message, SignedMessage):
             message = msgspec.structs.replace(message, signature=b"")
+        codec = self._codec or FrameCodec(self.settings, self.world.signatures.verify)
         for receiver in receivers:
             for to, said in speak(receiver, message):
                 signed = self._signed(said)
-                self.world.post(self.instance, (to,), signed if self._codec is None else self._codec.frame(signed))
+                if codec.can_say(signed):
+                    framed = signed if self._codec is None else self._codec.frame(signed)
+                    self.world.post(self.instance, (to,), framed)
 
     def _send_body(self, output: SendBody) -> None:
         body = self._payloads.get(output.ref.digest)

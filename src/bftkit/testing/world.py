@@ -25,6 +25,7 @@ from bftkit.testing.choices import Choices
 from bftkit.testing.client import SimulatedClient
 from bftkit.testing.clock import EventHeap
 from bftkit.testing.disk import CrashMode
+from bftkit.testing.frames import FrameCodec
 from bftkit.testing.invariants import load_invariants
 from bftkit.testing.journal import Journal
 from bftkit.testing.machine import tagged
@@ -113,6 +114,8 @@ class World:
         tuning = _tuning(profile)
         every = [ReplicaSettings(index, spec, genesis, options, tuning) for index in range(replicas)]
         self.settings = every[0]
+        if journal is not None:
+            journal.peek = FrameCodec(self.settings, self.signatures.verify).peek
         self.client_domain = client_domain(_CLUSTER, genesis.config.group)
         self.checkers = Checkers(
             self.make_machine(), load_invariants(spec.name, replicas), self.settings, self.signatures.verify
