@@ -27,14 +27,14 @@ class FrameCodec:
         return b"".join(self._codec.encode(message).buffers)
 
     def peek(self, data: bytes) -> Any:
-        """Return the message of a frame without checking anything but its form; the bytes themselves if there is none."""
+        """Return the message of a frame, checking its form only; the bytes themselves where there is none."""
         try:
             (frame,) = FrameDecoder().feed(data)
             if frame.type is FrameType.BODY:
                 return open_body(*decode_body(frame.payload))
             envelope = decode_envelope(frame.payload)
             codec = self._codec.engine if envelope.kind == ENGINE_KIND else self._codec.replica
-            return codec.decode(envelope.body)
+            return codec.decode(memoryview(envelope.body))
         except (WireError, ValueError):
             return data
 
