@@ -16,6 +16,9 @@ import msgspec
 MOST_STATES = 2_000_000
 """Configurations that one search may look at for one key; beyond it the verdict is open, and that is no success."""
 
+NEVER = 1 << 100
+"""Later than any time."""
+
 MOST_UNKNOWN_SHARE = 0.2
 """Share of operations without a known outcome beyond which a run proves nothing."""
 
@@ -99,6 +102,8 @@ class _Search:
         self._model = model
         self._most_states = most_states
         self._needed = sum(1 << index for index, one in enumerate(self._operations) if one.returned is not None)
+        self._calls = [one.called for one in self._operations]
+        self._returns = [NEVER if one.returned is None else one.returned for one in self._operations]
         self._best: list[int] = []
         self._stuck: list[int] = []
 
@@ -135,31 +140,28 @@ class _Search:
 
     def _candidates(self, done: int) -> list[int]:
         """List what may come next, the one to try first last."""
-        first_return: int | None = None
+        calls, returns = self._calls, self._returns
+        first_return = NEVER
         found: list[int] = []
-        for index, operation in enumerate(self._operations):
-            if done >> index & 1:
-                continue
-            if first_return is not None and operation.called > first_return:
-                break
-            found.append(index)
-            if operation.returned is not None and (first_return is None or operation.returned < first_return):
-                first_return = operation.returned
-        if first_return is not None:
-            found = [index for index in found if self._operations[index].called <= first_return]
+        index = (~done & (done + 1)).bit_length() - 1
+        rest = done >> index
+        while index < len(calls) and calls[index] <= first_return:
+            if not rest & 1:
+                found.append(index)
+                if returns[index] < first_return:
+                    first_return = returns[index]
+            index += 1
+            rest >>= 1
         # What returned soonest is the likeliest; what never did comes last.
-        found.sort(key=lambda index: _return_of(self._operations[index]), reverse=True)
+        if len(found) > 1:
+            found = [index for index in found if calls[index] <= first_return]
+            found.sort(key=returns.__getitem__, reverse=True)
         return found
 
     def _remember(self, path: list[tuple[int, int, Any, list[int]]], done: int) -> None:
-        order = [index for index, *_ in path[1:]]
-        if len(order) >= len(self._best):
-            self._best = order
+        if len(path) > len(self._best) + 1 or not self._stuck:
+            self._best = [index for index, *_ in path[1:]]
             self._stuck = self._candidates(done)
-
-
-def _return_of(operation: Operation) -> float:
-    return float("inf") if operation.returned is None else operation.returned
 
 
 def check_by_index(operations: Iterable[Operation], model: Model) -> Verdict:
