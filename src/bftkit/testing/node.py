@@ -451,8 +451,8 @@ class SimulatedNode:
         codec = self._codec or FrameCodec(self.settings, self.world.signatures.verify)
         for receiver in receivers:
             for to, said in speak(receiver, message):
-                signed = self._signed(said)
-                if codec.can_say(signed):
+                if codec.can_say(said):
+                    signed = self._signed(said)
                     framed = signed if self._codec is None else self._codec.frame(signed)
                     self.world.post(self.instance, (to,), framed)
 
