@@ -116,16 +116,27 @@ def test_networks_get_worse_and_better():
     assert [len(one.log) for one in group.instances] == [1] * 4
 
 
+def played(*lines: str) -> EngineGroup:
+    scenario = Scenario(PBFT)
+    for line in lines:
+        scenario.carry_out(line)
+    return scenario.group
+
+
 def test_what_settles_has_decided_everything_or_is_a_violation():
     begun = ["cluster 4", "cut 0", "crash 1 after 3", "crash 3", "submit a of 2 to 2", "run 2000"]
-    scenario = Scenario(PBFT)
-    for line in [*begun, "settle 20000"]:
-        scenario.carry_out(line)
-    assert all(one.alive and len(one.decided) == 1 for one in scenario.group.instances)
-    scenario = Scenario(PBFT)
+    group = played(*begun, "settle 20000")
+    assert all(one.alive and len(one.decided) == 1 for one in group.instances)
     with pytest.raises(Violation, match="not within 20000 ms"):
-        for line in [*begun, "settle 20000 without 1 3"]:
-            scenario.carry_out(line)
+        played(*begun, "await 20000")
+    with pytest.raises(Violation, match="not within 20000 ms"):
+        played(*begun, "crash 0 for good", "crash 1 for good", "settle 20000")
+
+
+def test_whoever_has_crashed_for_good_stays_away():
+    group = played("cluster 4", "crash leader for good", "submit a of 1", "restart all", "settle 20000", "restart 0")
+    assert [one.alive for one in group.instances] == [False, True, True, True]
+    assert [len(one.decided) for one in group.instances] == [0, 1, 1, 1]
 
 
 def test_twins_are_numbered_behind_the_members():

@@ -110,7 +110,7 @@ class EngineGroup:
         self.deliverable: Deliverable | None = None
         """What may pass from one instance to another, asked when it is sent; None for everything."""
         self.on_step: Callable[[Instance, EngineInput, list[EngineOutput]], None] | None = None
-        """Called after each step, when its outputs have been performed."""
+        """Called after each step, when its outputs have been performed, or as many as it took to crash."""
         self.on_commit: Callable[[Instance, CommitEntry], None] | None = None
         """Called for each decided position that an engine hands out, just before it stands in the log."""
         self.traced = self.settings.traced
@@ -231,7 +231,7 @@ class EngineGroup:
         outputs = instance.engine.step(event)
         if outputs:
             self._perform(instance, outputs)
-        if self.watch is not None and instance.honest:
+        if self.watch is not None and instance.honest and instance.alive:
             self._demand(instance, self.watch.stepped(instance.identity, instance.engine))
         if self.on_step is not None:
             self.on_step(instance, event, outputs)
@@ -440,6 +440,10 @@ class EngineGroup:
         tuple(self.spec.references(decoded))
         self.spec.lane_key(decoded)
         return decoded
+
+    def decodes(self, message: Any) -> bool:
+        """Say whether something is a message of the engine: whether its encoding decodes to it."""
+        return bool(_again(self._messages, message) == message)
 
     def sign(self, identity: ReplicaIndex, message: Any) -> Any:
         """Return a message with a member's signature."""

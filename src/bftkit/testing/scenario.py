@@ -13,14 +13,16 @@ again, it must give the same traces; a change of the protocol is then seen as a 
     loss PERCENT | repeat PERCENT | delay SHORTEST LONGEST
     heal                                          end all that is wrong with the network
     lie NAME MEMBER                               a member lies from now on, in a way that has a name
-    crash MEMBER [after OUTPUTS]                  now, or after so many more outputs
+    crash MEMBER [after OUTPUTS | for good]       now, or after so many more outputs
     restart MEMBER | restart all
     run MILLISECONDS
-    settle MILLISECONDS [without MEMBER ...]      heal, restart all others, wait until all is decided, so long at most
+    await MILLISECONDS                            wait until all is decided by all who are up, so long at most
+    settle MILLISECONDS                           heal, restart all, and wait likewise
     status
 
 The first T members have twins, which are numbered behind the members. In place of a member's number stands `leader`
-for whom the first live member takes for the leader. What does not settle in time is a `Violation`.
+for whom the first live member takes for the leader. Whoever has crashed for good is not restarted. What is not decided
+in time is a `Violation`.
 """
 
 from __future__ import annotations
@@ -66,6 +68,7 @@ class Scenario:
         self._group: EngineGroup | None = None
         self._away: list[int] = []
         self._losses: list[tuple[str, int, list[int]]] = []
+        self._gone: list[int] = []
         self._tokens = 0
 
     @property
@@ -120,6 +123,7 @@ class Scenario:
             raise ScenarioError(str(error)) from error
         made = msgspec.structs.replace(self._settings, options=options, interval=interval)
         self._heal()
+        self._gone = []
         identity = (*range(int(members)), *range(twins))
         group = self._group = EngineGroup(self._spec, int(members), seed, identity=identity, settings=made)
         group.deliverable = self._passes
@@ -176,8 +180,10 @@ class Scenario:
         (liar,) = self._instances(member)
         self.group.corrupt(liar, self._lies[name](liar, self.group))
 
-    def _crash(self, member: str, outputs: str | None) -> None:
+    def _crash(self, member: str, outputs: str | None, for_good: str | None) -> None:
         (victim,) = self._instances(member)
+        if for_good is not None:
+            self._gone.append(victim)
         if outputs is None:
             self.group.crash(victim)
         elif self.group.instances[victim].alive:
@@ -186,20 +192,22 @@ class Scenario:
     def _restart(self, member: str) -> None:
         numbers = range(len(self.group.instances)) if member == "all" else self._instances(member)
         for number in numbers:
-            self.group.restart(number)
+            if number not in self._gone:
+                self.group.restart(number)
 
     def _run(self, milliseconds: str) -> None:
         self.group.run(int(milliseconds))
 
-    def _settle(self, milliseconds: str, without: str | None) -> None:
-        self._heal()
-        left_out = self._instances(without)
-        for instance in self.group.instances:
-            if instance.number not in left_out:
-                instance.crash_after = NEVER
-                self.group.restart(instance.number)
-        honest = [one for one in self.group.instances if one.honest and one.number not in left_out]
+    def _await(self, milliseconds: str) -> None:
+        honest = [one for one in self.group.instances if one.honest and one.alive]
         self.group.run_until(lambda: all_decided(honest), int(milliseconds))
+
+    def _settle(self, milliseconds: str) -> None:
+        self._heal()
+        for instance in self.group.instances:
+            instance.crash_after = NEVER
+        self._restart("all")
+        self._await(milliseconds)
 
     def _status(self) -> None:
         for instance in self.group.instances:
@@ -248,10 +256,15 @@ _COMMANDS: dict[str, tuple[str, str, Callable[..., None]]] = {
     "delay": ("delay SHORTEST LONGEST", f"{_NUMBER} {_NUMBER}", Scenario._delay),
     "heal": ("heal", "", Scenario._heal),
     "lie": ("lie NAME MEMBER", rf"(\S+) {_MEMBER}", Scenario._lie),
-    "crash": ("crash MEMBER [after OUTPUTS]", f"{_MEMBER}(?: after {_NUMBER})?", Scenario._crash),
+    "crash": (
+        "crash MEMBER [after OUTPUTS | for good]",
+        f"{_MEMBER}(?: after {_NUMBER}| for (good))?",
+        Scenario._crash,
+    ),
     "restart": ("restart MEMBER | restart all", r"(\d+|all)", Scenario._restart),
     "run": ("run MILLISECONDS", _NUMBER, Scenario._run),
-    "settle": ("settle MILLISECONDS [without MEMBER ...]", f"{_NUMBER}(?: without {_MEMBERS})?", Scenario._settle),
+    "await": ("await MILLISECONDS", _NUMBER, Scenario._await),
+    "settle": ("settle MILLISECONDS", _NUMBER, Scenario._settle),
     "status": ("status", "", Scenario._status),
 }
 """For each command its form, the pattern of what follows it, and the method that takes the pattern's groups."""

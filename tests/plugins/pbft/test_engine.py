@@ -1,10 +1,5 @@
 """The engine as the library sees it."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,7 +24,6 @@ from bftkit_pbft.messages import (
 from tests.plugins.pbft.lone import Lone, new_view, prepared_at, signed, view_change
 from tests.plugins.pbft.parts import START, batch, checkpoint_at, context_of, genesis_of, group_of
 
-ROOT = Path(__file__).resolve().parents[3]
 BATCHES = [batch(name, origin) for name, origin in [("a", 0), ("b", 1), ("c", 2)]]
 CONTEXT = context_of(3, 4)
 
@@ -143,31 +137,7 @@ def state_checkpoint(replica: Lone):
     return checkpoint_at(position, [0, 1, 2], 4) if position else START
 
 
-# --- Deterministic --------------------------------------------------------------------------------------------------
-
-PROGRAM = """
-import sys
-from hashlib import sha256
-sys.path.insert(0, {root!r})
-from tests.plugins.pbft.test_schedules import run_schedule
-from bftkit.core.ids import canonical
-group = run_schedule(5, 11)
-data = [group.now, group.sent, [one.records for one in group.instances], [one.log for one in group.instances]]
-print(sha256(canonical(data)).hexdigest())
-"""
-
-
-def run_under(hash_seed: str) -> str:
-    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
-    program = PROGRAM.format(root=str(ROOT))
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT, env=environment
-    )
-    return done.stdout.strip()
-
-
-def test_a_run_does_not_depend_on_the_hash_seed():
-    assert len({run_under(seed) for seed in ("0", "1", "4242")}) == 1
+# --- Together -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("members", [4, 5, 6, 7, 10])

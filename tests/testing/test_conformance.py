@@ -1,0 +1,153 @@
+"""The kit: engines that keep their promises pass, and for each promise there is one that does not."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from bftkit.errors import ConfigurationError
+from bftkit.testing.checkers import Violation
+from bftkit.testing.conformance import (
+    LIES,
+    PROPERTIES,
+    Case,
+    Failure,
+    NotConforming,
+    check_engine,
+    conformance_cases,
+    examine_engine,
+    run_cases,
+    sizes_of,
+)
+from bftkit.testing.scenario import replay
+from bftkit.testing.solo import solo_spec
+from tests.testing.broken_engines import BROKEN, PBFT, broken, forgetting
+
+NAMES = [each.name for each in PROPERTIES]
+SEEDS = range(1, 9)
+
+
+@pytest.mark.parametrize("case", conformance_cases("solo"), ids=str)
+def test_the_smallest_engine_keeps_its_promises(case):
+    case.run()
+
+
+def test_promises_have_names_and_sentences():
+    assert len(set(NAMES)) == len(NAMES)
+    assert set(BROKEN) == set(NAMES)
+    assert all(each.promise.endswith(".") and each.group for each in PROPERTIES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_engine_that_breaks_a_promise_is_found_out(name):
+    (result,) = run_cases(conformance_cases(BROKEN[name], properties=[name], seeds=SEEDS))
+    assert result.failure is not None
+    assert (result.name, result.failure.property, result.failure.engine) == (name, name, BROKEN[name].name)
+
+
+# --- What is reported -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def failure() -> Failure:
+    case = conformance_cases(forgetting(), properties=["restarts"])[0]
+    found = case.failure()
+    assert found is not None
+    return found
+
+
+def test_a_failure_says_what_was_promised_and_found(failure):
+    text = str(failure)
+    assert text.startswith(
+        "broken breaks the promise 'restarts' with 4 members, seed 1.\nPromised: A member that crashes"
+    )
+    assert "another content was signed" in failure.problem
+    assert "Again: check_engine(spec, properties=['restarts'], members=[4], seeds=[1])" in text
+
+
+def test_the_case_in_a_failure_is_small_and_can_be_played_by_itself(failure):
+    commands, _, trace = failure.scenario.partition("----\n")
+    assert commands.startswith("cluster 4 interval=2 seed=1\n")
+    whole = conformance_cases(forgetting(), properties=["restarts"])[0]
+    assert len(commands.splitlines()) <= 8 < len(whole.property.plan(_trial(whole)))
+    assert "restarts" in trace
+    with pytest.raises(Violation, match="another content was signed"):
+        replay(commands + "----\n", forgetting(), LIES)
+
+
+def _trial(case: Case):
+    from bftkit.testing.conformance.case import Trial
+
+    return Trial(case.property, case.spec, case.members, case.seed)
+
+
+def test_the_call_in_a_failure_finds_it_again(failure):
+    (call,) = (ast.parse(way, mode="eval").body for way in failure.again if way.startswith("check_engine"))
+    settings = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+    with pytest.raises(NotConforming) as caught:
+        check_engine(forgetting(), **settings)
+    assert caught.value.failures == (failure,)
+
+
+def test_an_installed_engine_is_tested_again_on_the_command_line():
+    found = conformance_cases("pbft", properties=["heals"], members=[4], seeds=[5], bound_ms=1)[0].failure()
+    assert found is not None
+    assert found.again == (
+        "bftkit engine test pbft --property heals --members 4 --seeds 5 --bound-ms 1",
+        "check_engine('pbft', properties=['heals'], members=[4], seeds=[5], bound_ms=1)",
+    )
+
+
+def test_digests_are_shortened():
+    case = conformance_cases(BROKEN["references"], properties=["references"])[0]
+    found = case.failure()
+    assert found is not None
+    assert "digest=b'" in found.problem or 'digest=b"' in found.problem
+    assert ".." in found.problem
+    assert len(found.problem) < 2_000
+
+
+def test_all_broken_promises_are_reported_at_once():
+    spec = broken(PBFT, window=lambda context: 1, references=lambda message: ())
+    with pytest.raises(NotConforming) as caught:
+        check_engine(spec, properties=["declared", "references", "early"])
+    assert [one.property for one in caught.value.failures] == ["declared", "references"]
+    assert str(caught.value).count("breaks the promise") == 2
+
+
+def test_a_promise_is_not_tried_further_once_it_is_broken():
+    seen: list[str] = []
+    report = examine_engine(
+        forgetting(), properties=["restarts", "early"], progress=lambda case: seen.append(str(case))
+    )
+    assert [(result.name, result.cases) for result in report.results] == [("restarts", 1), ("early", 1)]
+    assert seen == ["restarts-4-1", "early-4-1"]
+    assert [one.property for one in report.failures] == ["restarts"]
+    assert (report.engine, report.fault_model) == ("broken", "byzantine")
+
+
+# --- What is tried --------------------------------------------------------------------------------------------------
+
+
+def test_groups_of_all_sizes_that_an_engine_takes_are_tried():
+    assert sizes_of(PBFT) == (4, 5, 6, 7)
+    assert sizes_of(solo_spec()) == (1,)
+    assert {case.members for case in conformance_cases("pbft")} == {4, 5, 6, 7}
+    assert {case.members for case in conformance_cases("pbft", members=[6])} == {6}
+
+
+def test_promises_of_another_fault_model_are_not_tried():
+    names = {case.property.name for case in conformance_cases("solo")}
+    assert "twins" not in names
+    assert "without-leader" not in names, "a group of one can spare nobody"
+    assert "restarts" in names
+
+
+def test_what_cannot_be_tried_is_a_clear_error():
+    with pytest.raises(ConfigurationError, match="no promise is called 'perfect': there are declared, "):
+        conformance_cases("solo", properties=["perfect"])
+    with pytest.raises(ConfigurationError, match="solo is tried with 1 members, not 3"):
+        conformance_cases("solo", members=[3])
+    with pytest.raises(ConfigurationError, match="cannot be built for 2 members"):
+        conformance_cases(broken(solo_spec(), min_members=2))
