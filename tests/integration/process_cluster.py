@@ -36,8 +36,12 @@ class ProcessCluster:
                 [*COMMAND, str(self.folder / name)],
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "NO_COLOR": "1"},
+                env={**os.environ, "NO_COLOR": "1", **self.environment(name)},
             )
+
+    def environment(self, name: str) -> dict[str, str]:
+        """Return what a node finds in its environment besides."""
+        return {}
 
     def kill(self, name: str) -> None:
         """Kill a node as a power switch would, and wait until it is gone."""

@@ -148,8 +148,7 @@ class _Search:
         while index < len(calls) and calls[index] <= first_return:
             if not rest & 1:
                 found.append(index)
-                if returns[index] < first_return:
-                    first_return = returns[index]
+                first_return = min(first_return, returns[index])
             index += 1
             rest >>= 1
         # What returned soonest is the likeliest; what never did comes last.
