@@ -67,7 +67,8 @@ class LinkProxy:
     async def serve(self) -> None:
         """Forward connections until cancelled."""
         assert self._listener is not None
-        await self._listener.serve(self._forward)
+        async with self._listener:
+            await self._listener.serve(self._forward)
 
     async def _forward(self, near: ByteStream) -> None:
         async with near:

@@ -44,12 +44,16 @@ class Wire:
     async def open(self, tasks) -> anyio.abc.ByteStream:
         multi = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
         port = multi.extra(anyio.abc.SocketAttribute.local_port)
-        tasks.start_soon(multi.serve, self._echo)
+        tasks.start_soon(self._serve, multi)
         self.proxy = LinkProxy(f"127.0.0.1:{port}")
         address = await self.proxy.listen()
         tasks.start_soon(self.proxy.serve)
         self.stream = await anyio.connect_tcp("127.0.0.1", int(address.rpartition(":")[2]))
         return self.stream
+
+    async def _serve(self, listener) -> None:
+        async with listener:
+            await listener.serve(self._echo)
 
     async def _echo(self, stream) -> None:
         async with stream:
