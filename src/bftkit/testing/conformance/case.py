@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any
 
@@ -168,16 +168,7 @@ class Case(msgspec.Struct, frozen=True):
         return None if problem is None else self._explain(trial, problem)
 
     def _explain(self, trial: Trial, problem: str) -> Failure:
-        lines, runs = list(trial.lines), 0
-        rule = rule_of(problem)
-
-        def fails(rest: Sequence[str]) -> bool:
-            nonlocal runs
-            runs += 1
-            found = trial.again([*lines[:1], *rest]).problem()
-            return found is not None and rule_of(found) == rule
-
-        smallest = [*lines[:1], *minimal(lines[1:], fails, lambda: runs < self.property.most_runs)]
+        smallest = _Shrinking(trial, problem, self.property.most_runs).smallest()
         last = trial.again(smallest, traced=True)
         problem = _shortened(last.problem() or problem)
         trace = last.group.trace if last.group is not None else []
@@ -201,6 +192,43 @@ class Case(msgspec.Struct, frozen=True):
 def _shortened(problem: str) -> str:
     """Leave most of digests and signatures out of a text."""
     return _LONG_BYTES.sub(r"b\1\2..\1", problem)[:_LONGEST_PROBLEM]
+
+
+class _Shrinking:
+    """Makes the scenario of a failing try small: fewer lines, then smaller numbers in them."""
+
+    def __init__(self, trial: Trial, problem: str, most_runs: int) -> None:
+        self._trial = trial
+        self._rule = rule_of(problem)
+        self._runs_left = most_runs
+
+    def smallest(self) -> list[str]:
+        """Return the lines of the smallest scenario that still breaks the same rule."""
+        lines = list(self._trial.lines)
+        begin = lines[:1]
+        rest = minimal(lines[1:], lambda some: self._fails([*begin, *some]), lambda: self._runs_left > 0)
+        for place, line in enumerate(rest):
+            for smaller in _with_smaller_numbers(line):
+                if self._fails([*begin, *rest[:place], smaller, *rest[place + 1 :]]):
+                    rest[place] = smaller
+                    break
+        return [*begin, *rest]
+
+    def _fails(self, lines: Sequence[str]) -> bool:
+        if self._runs_left <= 0:
+            return False
+        self._runs_left -= 1
+        found = self._trial.again(lines).problem()
+        return found is not None and rule_of(found) == self._rule
+
+
+def _with_smaller_numbers(line: str) -> Iterator[str]:
+    """Yield a command with less time, or with fewer outputs before a crash, the smallest first."""
+    found = re.fullmatch(r"(run |crash \w+ after )(\d+)", line)
+    if found is not None:
+        number = int(found[2])
+        for shift in range(number.bit_length(), 0, -1):
+            yield f"{found[1]}{number >> shift}"
 
 
 def expect(condition: Any, problem: str) -> None:

@@ -1,0 +1,72 @@
+"""What the pages for authors of engines show is run, word for word."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from bftkit.testing.conformance import PROPERTIES, conformance_cases
+from tests.testing.broken_engines import forgetting
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+NAME = re.compile(r"# ([\w.]+)\n")
+COMMANDS = {"bftkit": [str(Path(sys.executable).with_name("bftkit"))], "pytest": [sys.executable, "-m", "pytest"]}
+
+
+def test_the_page_about_testing_an_engine(tmp_path: Path) -> None:
+    """Its blocks in order: files, which begin with their name, and commands."""
+    page = (ROOT / "docs" / "howto" / "test-an-engine.md").read_text(encoding="utf-8")
+    environment = {**os.environ, "NO_COLOR": "1", "PYTEST_ADDOPTS": "-p no:cacheprovider"}
+    files, commands = 0, 0
+    for language, text in BLOCK.findall(page):
+        named = NAME.match(text)
+        if language == "console":
+            for line in text.splitlines():
+                assert line.startswith("$ ")
+                command, *words = shlex.split(line[2:])
+                run = [*COMMANDS[command], *words]
+                done = subprocess.run(
+                    run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+                )
+                assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+                commands += 1
+        elif named is not None:
+            (tmp_path / named.group(1)).write_text(text, encoding="utf-8")
+            files += 1
+        elif language == "text":
+            broken = conformance_cases(forgetting(), properties=["restarts"])[0].failure()
+            assert str(broken).startswith(text.removesuffix("...\n"))
+    assert (files, commands) == (5, 5)
+    assert "1 n0 COMMITS 2 [b]" in (tmp_path / "two_batches.txt").read_text(encoding="utf-8")
+
+
+def test_the_page_of_promises(golden) -> None:
+    golden(ROOT / "docs" / "reference" / "engine-promises.md", _promises())
+
+
+def _promises() -> str:
+    lines = [
+        "# What engines promise",
+        "",
+        "`bftkit engine test NAME` and `bftkit.testing.conformance` try these promises on an engine; "
+        "see [Test an engine](../howto/test-an-engine.md).",
+        "Some are made by engines of one fault model only, and some take a group that can spare a member.",
+    ]
+    group = ""
+    for each in PROPERTIES:
+        if each.group != group:
+            group = each.group
+            lines += [
+                "",
+                f"## {group.capitalize()}",
+                "",
+                "| promise | what is promised | fault models |",
+                "|---|---|---|",
+            ]
+        lines.append(f"| `{each.name}` | {each.promise} | {', '.join(each.models)} |")
+    return "\n".join(lines) + "\n"
