@@ -1,4 +1,4 @@
-"""One engine for each promise of the contract, which breaks it; made of the engines that keep them all."""
+"""One engine for each promise of the contract that breaks it, made of the engines that keep them all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bftkit.core.outputs import (
     Reject,
     SetTimer,
 )
-from bftkit.core.quorum import Quorum
+from bftkit.core.quorum import FaultModel, Quorum
 from bftkit.core.statement import Claim, SignedMessage, Statement
 from bftkit.plugins import load_engine
 from bftkit.testing.solo import solo_spec
@@ -385,6 +385,9 @@ class LooseOptions(msgspec.Struct, frozen=True):
 
     batches_per_position: int = 16
 
+
+CRASH_TOLERANT = msgspec.structs.replace(PBFT, name="majorities", fault_model=FaultModel.CRASH, min_members=2)
+"""PBFT among members that only crash: a majority is a quorum, and the word of one is enough to follow."""
 
 BROKEN: dict[str, EngineSpec] = {
     "declared": broken(PBFT, window=lambda context: 1),

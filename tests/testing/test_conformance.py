@@ -22,7 +22,7 @@ from bftkit.testing.conformance import (
 )
 from bftkit.testing.scenario import replay
 from bftkit.testing.solo import solo_spec
-from tests.testing.broken_engines import BROKEN, PBFT, broken, forgetting
+from tests.testing.broken_engines import BROKEN, CRASH_TOLERANT, PBFT, broken, forgetting
 
 NAMES = [each.name for each in PROPERTIES]
 SEEDS = range(1, 9)
@@ -30,6 +30,12 @@ SEEDS = range(1, 9)
 
 @pytest.mark.parametrize("case", conformance_cases("solo"), ids=str)
 def test_the_smallest_engine_keeps_its_promises(case):
+    case.run()
+
+
+@pytest.mark.parametrize("case", conformance_cases(CRASH_TOLERANT, members=[2, 3, 5], seeds=[1]), ids=str)
+def test_an_engine_that_tolerates_crashes_keeps_its_promises(case):
+    """PBFT with majorities for quorums: there is no liar among its members, and all else is promised too."""
     case.run()
 
 

@@ -17,7 +17,7 @@ from bftkit.testing.conformance.recordings import Recording, Sandbox
 _FLOOD = 600
 _FLOODS = 4
 """A flood is followed by so many more that must not add to it."""
-_SLACK = 64
+_SLACK = 256
 """Objects by which a state may differ for other reasons."""
 
 _QUIET_MS = 60_000

@@ -48,8 +48,10 @@ def armed(trial: Trial) -> None:
 
     def watch(group: EngineGroup) -> None:
         def look(instance: Instance, event: EngineInput, outputs: list[EngineOutput]) -> None:
+            if not instance.alive:
+                return  # it crashed in this step, and will be told again when it is back
             told.note(instance, event)
-            if instance.alive and told.is_pending(instance):
+            if told.is_pending(instance):
                 expect(group.has_plans(instance), f"{instance.name} has work to do, and no timer is armed")
 
         group.on_step = look
@@ -79,9 +81,9 @@ def _look(trial: Trial, told: _Told) -> Callable[[Instance, EngineInput, list[En
     views: dict[tuple[int, int], int] = {}
 
     def look(instance: Instance, event: EngineInput, outputs: list[EngineOutput]) -> None:
-        told.note(instance, event)
         if not instance.alive:
             return
+        told.note(instance, event)
         status: EngineStatus = instance.engine.status()
         name = f"{instance.name} says {status}"
         life = (instance.number, instance.life)
