@@ -286,3 +286,16 @@ def test_an_engine_need_not_be_installed():
     assert run_twins(TwinsPlan(spec, views=1)) == run_twins(SMALL)
     with pytest.raises(EngineError):
         run_twins(TwinsPlan("nonsense", views=1))
+
+
+def test_a_plan_says_why_there_is_nothing_to_play():
+    assert SMALL.problem() is None
+    problems = {
+        "takes 4 members at least": TwinsPlan("pbft", members=3),
+        "decides alone": TwinsPlan("solo"),
+        "no group": TwinsPlan("pbft", twins=5),
+        "honest members": TwinsPlan("pbft", members=9),
+        "no kind of message": TwinsPlan("pbft", losses=("all",)),
+    }
+    for says, plan in problems.items():
+        assert says in str(plan.problem())

@@ -16,6 +16,8 @@ import msgspec
 
 from bftkit.core.engine import EngineSpec
 from bftkit.plugins import load_engine
+from bftkit.testing.engine_group import EngineGroup
+from bftkit.testing.group_settings import GroupSettings
 from bftkit.testing.twins_play import TwinsCase, TwinsTiming, run_twins_case
 from bftkit.testing.twins_scenarios import ScenarioSpace, scenario_text
 
@@ -53,6 +55,18 @@ class TwinsPlan(msgspec.Struct, frozen=True):
     def spec(self) -> EngineSpec:
         """Return the engine; EngineError where it is not installed."""
         return load_engine(self.engine) if isinstance(self.engine, str) else self.engine
+
+    def problem(self) -> str | None:
+        """Say why there is nothing to play, or None; EngineError where the engine is not installed."""
+        spec = self.spec()
+        if self.members < spec.min_members:
+            return f"{spec.name} takes {spec.min_members} members at least, not {self.members}"
+        try:
+            self.space()
+            EngineGroup(spec, self.members, settings=GroupSettings(options=self.options)).start()
+        except ValueError as error:
+            return str(error)
+        return None
 
 
 @lru_cache(maxsize=4)
