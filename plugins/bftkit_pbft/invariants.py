@@ -8,6 +8,7 @@ from typing import Any
 from bftkit.core.certificate import QuorumCertificate
 from bftkit.core.ids import ReplicaIndex
 from bftkit.core.statement import Statement
+from bftkit_pbft.check import window_length
 from bftkit_pbft.messages import COMMIT_KIND, NEW_VIEW_KIND, PRE_PREPARE_KIND, PREPARE_KIND, VIEW_CHANGE_KIND
 from bftkit_pbft.state import State
 from bftkit_pbft.view_change import VIEWS_KEPT
@@ -68,6 +69,8 @@ class PbftInvariants:
             return f"it keeps positions outside ({state.low}, {state.window_end}]"
         if any(len(kept) > VIEWS_KEPT for kept in state.view_changes):
             return "it keeps too many view changes of one member"
+        if any(len(early) > 2 * window_length(state.context) + state.options.in_flight for early in state.early):
+            return "it keeps too many messages of later views"
         if len(state.candidates) > len(state.view_changes):
             return "it keeps more new views than there are members"
         if any(len(named) > len(state.view_changes) for named in state.named.values()) or set(state.named) - set(

@@ -136,8 +136,10 @@ class SimulatedClient:
         key = (session, first, count)
         if self._choices.chance("two-faced", self._number, self._world.profile.two_faced):
             self._world.hits["two_faced"] += 1
-            other, others = self._envelope(session, first, count)
-            request = _Open(data, (commands, others), other)
+            # The same run with other commands, or one that only overlaps it: whoever wins, each sequence runs once.
+            shorter = self._below("shorter", count)
+            other, others = self._envelope(session, first, count - shorter)
+            request = _Open(data, (commands,) if shorter else (commands, others), other)
         else:
             request = _Open(data, (commands,))
         self._open[key] = request

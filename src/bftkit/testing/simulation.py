@@ -168,6 +168,11 @@ def _named(engine: str) -> EngineSpec:
     return solo_spec() if engine == "solo" else load_engine(engine)
 
 
+def forget_engines() -> None:
+    """Load engines anew from now on: they were replaced."""
+    _named.cache_clear()
+
+
 def make_world(
     seed: int,
     spec: EngineSpec,

@@ -1,0 +1,220 @@
+"""Deliberately broken variants of the code, and the hunts that must find each of them.
+
+A proving ground that finds nothing may be blind. A *mutant* replaces one named function, method or constant while it
+runs; nothing in the product knows of it. Mutants are listed by the entry-point group `bftkit.mutants`: the library's
+own, and those of each engine in its `mutants.py`, which nothing else imports.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+import msgspec
+
+from bftkit.errors import EngineError
+from bftkit.testing.profile import Profile
+from bftkit.testing.simulation import finish, forget_engines, seeded_world
+
+ENTRY_POINT_GROUP = "bftkit.mutants"
+"""Entry-point group that lists tuples of mutants by package."""
+
+ENOUGH_S = 60.0
+"""A mutant that is not found within so long counts as a survivor."""
+
+
+class Schedules(msgspec.Struct, frozen=True):
+    """A hunt through the simulator: schedules from consecutive seeds."""
+
+    engine: str = "pbft"
+    replicas: int = 4
+    profile: str | Profile = "all"
+    first: int = 0
+    count: int = 200
+    liar: str = ""
+    """Behaviour of one member, if any: its index goes round with the seeds."""
+    speak: Callable[[int, Any], list[tuple[int, Any]]] | None = None
+    """What that member makes of its messages instead, where no behaviour of the library does it."""
+
+    def describe(self) -> str:
+        """Say where it looks."""
+        name = self.profile if isinstance(self.profile, str) else "chosen faults"
+        return f"{self.engine}, {self.replicas} members, {name}" + (f", one {self.liar}" if self.liar else "")
+
+    def run(self, until: float) -> str | None:
+        """Return the first violation with its seed, or None when seeds or time run out."""
+        for seed in range(self.first, self.first + self.count):
+            world = seeded_world(seed, engine=self.engine, replicas=self.replicas, profile=self.profile)
+            if self.speak is not None:
+                world.distrust(seed % self.replicas, self.liar)
+                world.nodes[seed % self.replicas].speak = self.speak
+            elif self.liar:
+                world.let_lie(seed % self.replicas, self.liar)
+            outcome = finish(world)
+            if outcome.violations:
+                return f"seed {seed}: {outcome.violations[0]}"
+            if time.monotonic() > until:
+                break
+        return None
+
+
+class Check(msgspec.Struct, frozen=True):
+    """A hunt by one direct look: for rules that no run of honest code ever puts to the test."""
+
+    look: Callable[[], str | None]
+    """Returns what is wrong, or None."""
+
+    def describe(self) -> str:
+        """Say what is looked at."""
+        return (self.look.__doc__ or self.look.__name__).partition("\n")[0].rstrip(".")
+
+    def run(self, until: float) -> str | None:
+        """Return what is wrong, or None."""
+        return self.look()
+
+
+class Mutant(msgspec.Struct, frozen=True):
+    """One broken variant."""
+
+    name: str
+    breaks: str
+    """The rule that it breaks, with its source, in a sentence."""
+    target: str
+    """What is replaced: "package.module:name" or "package.module:Class.name"."""
+    make: Callable[[Any], Any]
+    """Takes what is there, returns what stands there instead."""
+    hunts: tuple[Schedules | Check, ...]
+    """Where it is looked for, in this order."""
+
+
+class MutantResult(msgspec.Struct, frozen=True):
+    """What came of one mutant."""
+
+    name: str
+    caught: bool
+    seconds: float
+    by: str = ""
+    """The hunt that found it."""
+    finding: str = ""
+
+
+def load_mutants() -> dict[str, Mutant]:
+    """Return every installed mutant by name; EngineError where a package lists something else."""
+    found: dict[str, Mutant] = {}
+    for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda each: each.name):
+        listed = point.load()
+        if not all(isinstance(mutant, Mutant) for mutant in listed):
+            raise EngineError(f"{point.value} lists something that is no mutant")
+        for mutant in listed:
+            if mutant.name in found:
+                raise EngineError(f"two mutants are called {mutant.name!r}")
+            found[mutant.name] = mutant
+    return found
+
+
+# --- Replacing ------------------------------------------------------------------------------------------------------
+
+
+def target_of(mutant: Mutant) -> tuple[Any, str, Any]:
+    """Return who owns what a mutant replaces, under which name, and what is there; EngineError where it is gone."""
+    module, _, path = mutant.target.partition(":")
+    owner: Any = import_module(module)
+    *parts, name = path.split(".")
+    try:
+        for part in parts:
+            owner = getattr(owner, part)
+        # The raw entry, so that class methods and properties are put back as what they were.
+        return owner, name, vars(owner)[name]
+    except (AttributeError, KeyError) as error:
+        raise EngineError(f"mutant {mutant.name!r} replaces {mutant.target}, which does not exist") from error
+
+
+@contextmanager
+def applied(mutant: Mutant) -> Iterator[None]:
+    """Replace what a mutant replaces, wherever it was imported to, and put everything back in the end."""
+    owner, name, original = target_of(mutant)
+    replacement = mutant.make(original)
+    undo: list[Callable[[], None]] = []
+    try:
+        _set(owner, name, replacement, undo)
+        if not isinstance(owner, type):
+            for module in [module for key, module in sorted(sys.modules.items()) if key.startswith("bftkit")]:
+                _replace_in(module, original, replacement, undo)
+        forget_engines()
+        yield
+    finally:
+        for step in reversed(undo):
+            step()
+        forget_engines()
+
+
+def _set(owner: Any, name: str, value: Any, undo: list[Callable[[], None]]) -> None:
+    before = vars(owner)[name]
+    undo.append(lambda: setattr(owner, name, before))
+    setattr(owner, name, value)
+
+
+def _replace_in(module: Any, original: Any, replacement: Any, undo: list[Callable[[], None]]) -> None:
+    """Replace a function that a module has by name, in a table, or in a field of a specification."""
+    for name, value in list(vars(module).items()):
+        if value is original:
+            _set(module, name, replacement, undo)
+        elif isinstance(value, dict) and any(entry is original for entry in value.values()):
+            before = dict(value)
+            undo.append(lambda table=value, before=before: table.update(before))  # type: ignore[misc]
+            value.update({key: replacement for key, entry in before.items() if entry is original})
+        elif isinstance(value, msgspec.Struct):
+            fields = [field for field in value.__struct_fields__ if getattr(value, field, None) is original]
+            if fields:
+                _set(module, name, msgspec.structs.replace(value, **dict.fromkeys(fields, replacement)), undo)
+
+
+# --- Hunting --------------------------------------------------------------------------------------------------------
+
+
+def hunt(mutant: Mutant, *, enough_s: float = ENOUGH_S) -> MutantResult:
+    """Look for one mutant until it is found or its time is over."""
+    started = time.monotonic()
+    with applied(mutant):
+        for each in mutant.hunts:
+            finding = each.run(started + enough_s)
+            if finding is not None:
+                return MutantResult(mutant.name, True, _since(started), each.describe(), finding)
+            if time.monotonic() > started + enough_s:
+                break
+    return MutantResult(mutant.name, False, _since(started))
+
+
+def _since(started: float) -> float:
+    return round(time.monotonic() - started, 2)
+
+
+def hunt_by_name(name: str) -> MutantResult:
+    """Look for the mutant of a name: what worker processes are given."""
+    return hunt(load_mutants()[name])
+
+
+def run_mutants(
+    names: Sequence[str] | None = None,
+    *,
+    executor: Executor | None = None,
+    progress: Callable[[MutantResult], None] = lambda result: None,
+) -> list[MutantResult]:
+    """Hunt for mutants, all of them by default, and return what came of each, in the order of the catalogue.
+
+    KeyError for a name that nobody lists. `executor` may be any of `concurrent.futures`, of processes rather than of
+    threads: a mutant is there for its whole process.
+    """
+    known = load_mutants()
+    chosen = list(known) if names is None else list(names)
+    for name in chosen:
+        known[name]
+    found: list[MutantResult] = []
+    for result in map(hunt_by_name, chosen) if executor is None else executor.map(hunt_by_name, chosen):
+        progress(result)
+        found.append(result)
+    return found

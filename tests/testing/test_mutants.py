@@ -1,0 +1,184 @@
+"""Mutants: that they are put in and taken out again, and that hunts find them and nothing else."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from bftkit.core import quorum
+from bftkit.core.quorum import Quorum
+from bftkit.errors import EngineError
+from bftkit.plugins import load_engine
+from bftkit.replica import gate
+from bftkit.testing.mutants import Check, Mutant, Schedules, applied, hunt, load_mutants, run_mutants, target_of
+from bftkit.testing.profile import Profile
+from tests.house.sources import ROOT, product
+
+KNOWN = load_mutants()
+QUICK = [
+    "gate: everything may pass",
+    "certificate: one signer is enough",
+    "signing: what was signed is forgotten",
+    "sessions: everything is admitted",
+    "sessions: what was executed is not marked",
+    "log: a rename without its directory",
+    "log: a failed sync is tried again",
+    "wire: the length of a frame is not looked at",
+    "pbft: a vote is not recorded",
+    "pbft: VIEW-CHANGE without P",
+    "pbft: O is trusted",
+    "pbft: signatures are not looked at",
+    "pbft: a vote without the body",
+    "pbft: the future is kept without bound",
+]
+PAGE = ROOT / "docs" / "reference" / "mutants.md"
+
+
+def mutant(target: str, make, *hunts) -> Mutant:
+    return Mutant("mine", "Breaks something.", target, make, hunts)
+
+
+# --- In and out -------------------------------------------------------------------------------------------------------
+
+
+def test_a_function_is_replaced_wherever_it_was_imported_to():
+    from bftkit_pbft import check, normal_case
+    from bftkit_pbft.messages import proposal_digest
+
+    original = proposal_digest
+    with applied(mutant("bftkit_pbft.messages:proposal_digest", lambda before: lambda refs: b"x" * 32)):
+        assert check.proposal_digest(()) == normal_case.proposal_digest(()) == b"x" * 32
+    assert check.proposal_digest is original
+    assert normal_case.proposal_digest is original
+
+
+def test_tables_and_specifications_hold_the_replacement_too():
+    from bftkit_pbft import engine
+
+    with applied(mutant("bftkit_pbft.normal_case:on_prepare", lambda before: lambda state, event: "replaced")):
+        assert "replaced" in [
+            handler(None, None) for handler in engine.MESSAGE_HANDLERS.values() if handler.__name__ == "<lambda>"
+        ]
+    assert engine.MESSAGE_HANDLERS[engine.Prepare].__name__ == "on_prepare"
+    before = load_engine("pbft")
+    with applied(mutant("bftkit_pbft.check:claims", lambda before: lambda sender, message: iter(()))):
+        assert load_engine("pbft").claims is not before.claims
+    assert load_engine("pbft").claims is before.claims
+
+
+def test_methods_properties_and_class_methods_are_put_back_as_they_were():
+    entry = vars(Quorum)["of"]
+    with applied(KNOWN["quorum: half of the members"]):
+        assert Quorum.of(quorum.FaultModel.BYZANTINE, 4).quorum == 2
+    assert vars(Quorum)["of"] is entry
+    assert Quorum.of(quorum.FaultModel.BYZANTINE, 4).quorum == 3
+
+
+def test_everything_is_put_back_when_a_hunt_raises():
+    before = gate._may_pass
+
+    def look():
+        raise RuntimeError("no luck")
+
+    with pytest.raises(RuntimeError):
+        hunt(mutant("bftkit.replica.gate:_may_pass", lambda original: None, Check(look)))
+    assert gate._may_pass is before
+
+
+def test_a_target_that_does_not_exist_is_named():
+    with pytest.raises(EngineError, match="does not exist"), applied(mutant("bftkit.replica.gate:gone", lambda x: x)):
+        pass
+
+
+# --- The catalogue ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_mutant_replaces_something_that_is_there_by_something_else(name):
+    _, _, original = target_of(KNOWN[name])
+    assert KNOWN[name].make(original) is not original
+    assert KNOWN[name].breaks.endswith(".")
+    assert KNOWN[name].hunts
+
+
+def test_there_are_enough_and_every_package_has_some():
+    assert len(KNOWN) >= 24
+    assert sum(name.startswith("pbft:") for name in KNOWN) >= 12
+
+
+def test_nothing_imports_mutants():
+    for source in product():
+        if source.path.name in ("mutants.py", "mutant_catalogue.py", "sim_mutants.py"):
+            continue
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.ImportFrom):
+                assert "mutant" not in (node.module or ""), source.at(node)
+            elif isinstance(node, ast.Import):
+                assert not any("mutant" in each.name for each in node.names), source.at(node)
+
+
+def test_product_code_knows_of_no_mutant():
+    for path in [*Path(ROOT / "src").rglob("*.py"), *Path(ROOT / "plugins").rglob("*.py")]:
+        if "mutant" not in path.name:
+            assert "if mutant" not in path.read_text(encoding="utf-8"), path
+
+
+# --- Hunting ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_mutant_is_found(name):
+    result = hunt(KNOWN[name])
+    assert result.caught, f"{name} survives"
+    assert result.finding
+    assert result.by
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_the_unbroken_code_is_not_taken_for_a_mutant(name):
+    for each in KNOWN[name].hunts:
+        if isinstance(each, Check):
+            assert each.look() is None
+        else:
+            few = Schedules(each.engine, each.replicas, each.profile, 7_000, 2, each.liar, each.speak)
+            assert few.run(float("inf")) is None
+
+
+def test_a_survivor_is_told():
+    harmless = mutant("bftkit.replica.gate:_may_pass", lambda original: lambda output: original(output),
+                      Schedules("solo", 1, Profile(), 0, 2), Check(lambda: None))  # fmt: skip
+    result = hunt(harmless)
+    assert not result.caught
+    assert result.finding == ""
+
+
+def test_several_are_hunted_in_their_order_and_told_as_they_are_found():
+    told = []
+    results = run_mutants(QUICK[:3], progress=told.append)
+    assert [one.name for one in results] == QUICK[:3]
+    assert told == results
+    with pytest.raises(KeyError):
+        run_mutants(["no such mutant"])
+
+
+def page() -> str:
+    lines = [
+        "# Mutants",
+        "",
+        "Deliberately broken variants of the code, each of which `bftkit sim mutants` must find. Made from the",
+        "catalogues (`bftkit.testing.mutant_catalogue` and each engine's `mutants.py`); how to add one is said in",
+        "`bftkit.testing.mutants`.",
+        "",
+        "| mutant | what it breaks | where it is looked for |",
+        "|---|---|---|",
+    ]
+    for one in KNOWN.values():
+        hunts = "; ".join(each.describe() for each in one.hunts)
+        lines.append(f"| {one.name} | {one.breaks} `{one.target}` | {hunts} |")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_reference_page_lists_them(golden):
+    golden(PAGE, page())
