@@ -11,7 +11,7 @@ from bftkit.cli.options import emit, json_option, tell
 from bftkit.cli.stopping import ends_on_signals
 from bftkit.errors import ConfigurationError
 
-LONGEST_FINDING = 90
+SHOWN = 90
 """Characters of a finding that a table shows."""
 
 
@@ -41,7 +41,7 @@ def mutants(names: tuple[str, ...], *, jobs: int | None, as_json: bool) -> int:
         results = run_mutants(names or None, executor=pool, progress=progress)
     document: dict[str, Any] = {"mutants": [msgspec.to_builtins(result) for result in results]}
     lines = [
-        f"{'found' if one.caught else 'SURVIVES':<9}{one.seconds:6.1f} s  {one.name:<56} {one.finding[:LONGEST_FINDING]}"
+        f"{'found' if one.caught else 'SURVIVES':<9}{one.seconds:6.1f} s  {one.name:<56} {one.finding[:SHOWN]}"
         for one in results
     ]
     survivors = sum(not one.caught for one in results)
