@@ -29,7 +29,7 @@ def test_the_plan_holds_every_fault_in_order_of_time():
 
 @pytest.mark.parametrize("kind", PLANNED)
 def test_every_planned_fault_happens(kind):
-    counted = {"rot": ("bit_flips",)}.get(kind, (kind,))
+    counted = {"rot": ("bit_flips", "misdirected_reads")}.get(kind, (kind,))
     hits: Counter[str] = Counter()
     for seed in range(12):
         world = make_world(seed, load_engine("pbft"), 4, Profile(**{kind: 4}, clients=2, envelopes=20, think_ms=50))

@@ -175,12 +175,8 @@ def _fail_sync(world: "World", fault: Fault) -> None:
 def _fill_disk(world: "World", fault: Fault) -> None:
     node = world.nodes[fault.members[0]]
     world.hits["full_disks"] += 1
-    node.disk.capacity_bytes = node.disk.used_bytes() + fault.number % FREE_BYTES
-
-    def empty() -> None:
-        node.disk.capacity_bytes = None
-
-    world.events.after(fault.lasts_us, empty)
+    node.disk.fill(fault.number % FREE_BYTES)
+    world.events.after(fault.lasts_us, node.disk.make_room)
 
 
 def _stall_disk(world: "World", fault: Fault) -> None:
@@ -190,7 +186,7 @@ def _stall_disk(world: "World", fault: Fault) -> None:
 
 
 def _rot(world: "World", fault: Fault) -> None:
-    world.rot(fault.members[0], fault.number)
+    world.rot(fault.number)
 
 
 # -- links ------------------------------------------------------------------------------------------

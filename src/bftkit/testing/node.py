@@ -175,14 +175,13 @@ class SimulatedNode:
         self.life += 1
         self.paused_until_us = 0
         self.plan.crashed()
-        self.disk.crash(mode)
+        self.disk.crash(mode, self.world.choices.random("crash", self.instance, self.life))
 
     def no_more_faults(self) -> None:
         """Forget the faults that were to come, and end those that last."""
         self.plan.clear()
         self.paused_until_us = self.stalled_until_us = 0
         self.disk.no_more_faults()
-        self.disk.capacity_bytes = None
 
     def later(self, delay_us: int, function: Callable[..., None], *arguments: Any) -> None:
         """Let something happen to this member, unless its life ends before."""

@@ -25,6 +25,7 @@ from bftkit.testing.choices import Choices
 from bftkit.testing.client import SimulatedClient
 from bftkit.testing.clock import EventHeap
 from bftkit.testing.disk import CrashMode
+from bftkit.testing.fault_atlas import FaultAtlas, Spare
 from bftkit.testing.frames import FrameCodec
 from bftkit.testing.invariants import load_invariants
 from bftkit.testing.journal import Journal
@@ -125,6 +126,14 @@ class World:
         self.instances: list[tuple[int, ...]] = [(index,) for index in range(replicas)]
         """For each member, its instances."""
         self._choose_liars(every)
+        self.atlas = FaultAtlas(
+            replicas,
+            self.tolerated,
+            self.choices.random("atlas"),
+            spare=Spare.QUORUM,
+            faulty=self.checkers.suspects,
+        )
+        """Which disks may rot: no more members lose their memory than may lie."""
         self.network = Network(
             len(self.nodes),
             profile,
@@ -248,21 +257,27 @@ class World:
         if node.life == life and not node.alive and not node.stopped:
             node.start()
 
-    def rot(self, index: ReplicaIndex, number: int) -> None:
-        """Damage what a member's disk holds, where the fault budget allows it."""
+    def rot(self, number: int) -> None:
+        """Damage what a member's disk holds, where the atlas allows it."""
+        random = self.choices.random("rot", number)
+        filled = [[path for path, content in node.disk.contents().items() if content] for node in self.nodes]
+        chosen = self.atlas.choose(filled[: len(self.instances)], random)
+        if chosen is None or not self.nodes[chosen[0]].honest:
+            return
+        index, path = chosen
         node = self.nodes[index]
-        if not node.rotten and (not node.honest or len(self.checkers.suspects) >= self.tolerated):
-            return
-        random = self.choices.random("rot", index, number)
-        paths = [path for path, content in node.disk.contents().items() if content]
-        if not paths:
-            return
-        path = random.choice(paths)
-        if not node.rotten:
-            node.rotten = True
-            self.checkers.suspects[index] = "its disk was damaged"
-        self.hits["bit_flips"] += 1
-        node.disk.flip_bit(path)
+        node.rotten = True
+        self.checkers.suspects[index] = "its disk was damaged"
+        match random.choice(("bit_flips", "misdirected_reads", "misdirected_writes")):
+            case "bit_flips":
+                self.hits["bit_flips"] += 1
+                node.disk.flip_bit(path, random=random)
+            case "misdirected_reads":
+                self.hits["misdirected_reads"] += 1
+                node.disk.misdirect_read(path, 1 + number % 3, random=random)
+            case _:
+                self.hits["misdirected_writes"] += 1
+                node.disk.misdirect_write(path, 1 + number % 3, random=random)
 
     def spoilt(self, node: SimulatedNode, sender: ReplicaIndex) -> None:
         """Note that a frame did not survive its way: the connection that it came over breaks."""
