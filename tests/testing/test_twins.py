@@ -2,7 +2,7 @@
 
 import pickle
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from bftkit.core.quorum import Quorum
 from bftkit.errors import EngineError
 from bftkit.plugins import load_engine
 from bftkit.testing import twins
+from bftkit.testing.campaign import CampaignError
 from bftkit.testing.twins import TwinsPlan, TwinsResult, run_slice, run_twins, twins_cases
 from bftkit.testing.twins_scenarios import LOSSES, VOTES, parse_scenario, scenario_text
 from bftkit_pbft import engine, new_view, normal_case, view_change
@@ -265,14 +266,20 @@ def test_progress_is_told_after_each_chunk():
 
 
 @pytest.mark.usefixtures("small_chunks")
-def test_what_fails_in_a_task_is_not_hidden(monkeypatch):
-    def fail(*_: Any) -> None:
-        raise MemoryError
+@pytest.mark.parametrize(
+    ("fault", "raised", "says"),
+    [(MemoryError("full"), MemoryError, "full"), (BrokenExecutor(), CampaignError, "owes is 3")],
+)
+def test_what_fails_in_a_task_is_not_hidden(fault, raised, says):
+    class Failing(Backwards):
+        def _run(self, future, call):
+            if pickle.loads(call)[1][1].start == 3:
+                future.set_exception(fault)
+            else:
+                super()._run(future, call)
 
-    executor = Backwards()
-    executor._run = fail
-    with pytest.raises(MemoryError):
-        run_twins(SMALL, executor=executor)
+    with pytest.raises(raised, match=says):
+        run_twins(SMALL, executor=Failing())
 
 
 def test_places_beyond_the_last_one_are_refused():

@@ -7,7 +7,7 @@ here are many at once, in this process or in others.
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import BrokenExecutor, Executor, Future
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -16,6 +16,7 @@ import msgspec
 
 from bftkit.core.engine import EngineSpec
 from bftkit.plugins import load_engine
+from bftkit.testing.campaign import CampaignError
 from bftkit.testing.engine_group import EngineGroup
 from bftkit.testing.group_settings import GroupSettings
 from bftkit.testing.twins_play import TwinsCase, TwinsTiming, run_twins_case
@@ -141,7 +142,8 @@ def run_twins(
     """Play all scenarios of a plan, or those at some places of its order; the result does not depend on the executor.
 
     Without an executor everything happens in this process. What was played is settled place by place, so that a
-    search can go on where another one ended. IndexError for places beyond the last one.
+    search can go on where another one ended. IndexError for places beyond the last one, CampaignError where a worker
+    dies.
     """
     size = plan.space().size
     chosen = range(size) if places is None else places
@@ -161,13 +163,17 @@ def _in_turn(plan: TwinsPlan, slices: Iterator[range], executor: Executor | None
     if executor is None:
         yield from (run_slice(plan, one) for one in slices)
         return
-    running: deque[Future[TwinsResult]] = deque()
+    running: deque[tuple[range, Future[TwinsResult]]] = deque()
+    places = range(0)
     try:
-        running.extend(executor.submit(run_slice, plan, one) for one in islice(slices, AT_ONCE))
+        running.extend((one, executor.submit(run_slice, plan, one)) for one in islice(slices, AT_ONCE))
         while running:
-            part = running.popleft().result()
-            running.extend(executor.submit(run_slice, plan, one) for one in islice(slices, 1))
+            places, future = running.popleft()
+            part = future.result()
+            running.extend((one, executor.submit(run_slice, plan, one)) for one in islice(slices, 1))
             yield part
+    except BrokenExecutor as error:
+        raise CampaignError(f"a worker died; the first place that it owes is {places.start}") from error
     finally:
-        for future in running:
+        for _, future in running:
             future.cancel()
