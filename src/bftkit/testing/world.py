@@ -134,9 +134,18 @@ class World:
             faulty=self.checkers.suspects,
         )
         """Which disks may rot: no more members lose their memory than may lie."""
-        self.network = Network(
+        self.network = self._network(journal)
+        self.clients = [
+            SimulatedClient(self, number, f"client {number}", profile.envelopes) for number in range(profile.clients)
+        ]
+        self._by_key = {client.public_key: client for client in self.clients}
+        plan = draw_faults(profile, replicas, self.choices.random("plan"))
+        self.faults = chosen_faults(plan, self.choices.crash)
+
+    def _network(self, journal: Journal | None) -> Network:
+        return Network(
             len(self.nodes),
-            profile,
+            self.profile,
             self.choices.network,
             self.events,
             self._deliver,
@@ -144,12 +153,6 @@ class World:
             self.hits,
             journal,
         )
-        self.clients = [
-            SimulatedClient(self, number, f"client {number}", profile.envelopes) for number in range(profile.clients)
-        ]
-        self._by_key = {client.public_key: client for client in self.clients}
-        plan = draw_faults(profile, replicas, self.choices.random("plan"))
-        self.faults = chosen_faults(plan, self.choices.crash)
 
     def _choose_liars(self, every: list[ReplicaSettings]) -> None:
         """Let as many members lie as the profile wants and the engine tolerates."""
