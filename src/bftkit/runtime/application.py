@@ -19,6 +19,7 @@ from bftkit.replica.execution import Answer, Executor
 from bftkit.replica.inputs import Executed, SnapshotInstalled, SnapshotSaved
 from bftkit.replica.outputs import Execute, InstallSnapshot, SaveSnapshot
 from bftkit.runtime.clock import Clock
+from bftkit.runtime.failpoints import Hit, pass_by
 from bftkit.runtime.payload_store import PayloadStore
 from bftkit.storage.snapshots import SnapshotStore
 
@@ -53,12 +54,14 @@ class ApplicationStage:
         snapshots: SnapshotStore,
         clock: Clock,
         done: Callable[[Outcome], None],
+        hit: Hit = pass_by,
     ) -> None:
         self.executor = executor
         self._payloads = payloads
         self._snapshots = snapshots
         self._clock = clock
         self._done = done
+        self._hit = hit
         self._jobs: deque[Any] = deque()
         self._wake = anyio.Event()
         self._kept: dict[int, bytes] = {}
@@ -124,7 +127,9 @@ class ApplicationStage:
             body = self._payloads.get(ref.digest)
             if body is None:
                 raise StorageError(f"the body of the batch at height {height} is gone")
+            self._hit("application.before_apply")
             outcome.answers.extend(self.executor.execute(ref, body[1], height))
+            self._hit("application.after_apply")
             self.commands += ref.count
         if job.first_height + len(job.refs) - 1 < self.executor.height:
             return
@@ -144,9 +149,11 @@ class ApplicationStage:
         if data is None:
             return []
         height = certificate.checkpoint.height
+        self._hit("application.before_snapshot")
         self._snapshots.save(height, [data], canonical(certificate))
         self._snapshots.prune(keep=SNAPSHOTS_KEPT)
         self._kept.pop(certificate.position)
+        self._hit("application.after_snapshot")
         return [SnapshotSaved(self._clock.now_ms(), certificate, len(data))]
 
     def _install(self, certificate: CheckpointCertificate, data: bytes) -> SnapshotInstalled:
@@ -154,6 +161,7 @@ class ApplicationStage:
         checkpoint = certificate.checkpoint
         if checkpoint.height < self.executor.height:
             return SnapshotInstalled(now, certificate, len(data), "this replica is further already")
+        self._hit("application.before_install")
         before = self.executor.snapshot()
         problem = self._try(data, checkpoint.height, checkpoint.state_root, checkpoint.sessions_root)
         if problem:
@@ -166,6 +174,7 @@ class ApplicationStage:
             self.executor.restore(before)
             raise
         self._snapshots.prune(keep=SNAPSHOTS_KEPT)
+        self._hit("application.after_install")
         return SnapshotInstalled(now, certificate, len(data))
 
     def _try(self, data: bytes, height: int, state_root: bytes, sessions_root: bytes) -> str:

@@ -32,6 +32,8 @@ class Cluster:
     """
 
     def __init__(self, genesis: Genesis, options: Any, keys: dict[str, SigningKey], factory: Callable[[], Any]) -> None:
+        self.adapt: Callable[[NodeParts], NodeParts] | None = None
+        """Makes of a node's parts others, each time that one is started: see `in_memory`."""
         self.genesis = genesis
         self.network = MemoryNetwork()
         self.nodes: list[Node] = []
@@ -54,8 +56,12 @@ class Cluster:
         engine: str = "pbft",
         options: dict[str, Any] | None = None,
         limits: Limits | None = None,
+        adapt: Callable[[NodeParts], NodeParts] | None = None,
     ) -> Self:
         """Describe a cluster of so many nodes, each with a state machine from the factory; enter it to start it.
+
+        `adapt` may replace a node's storage, transport or clock by one of your own, or put one around it, each time
+        that the node is started: ``lambda parts: msgspec.structs.replace(parts, clock=MyClock())``.
 
         ConfigurationError where the engine refuses the options or the number of members.
         """
@@ -82,7 +88,9 @@ class Cluster:
             members=tuple(Member(name, key.public_key) for name, key in keys.items()),
             limits=bounds,
         )
-        return cls(Genesis(config, EMPTY_CHECKPOINT), chosen, keys, factory)
+        cluster = cls(Genesis(config, EMPTY_CHECKPOINT), chosen, keys, factory)
+        cluster.adapt = adapt
+        return cluster
 
     async def __aenter__(self) -> Self:
         self._tasks = await self._stack.enter_async_context(anyio.create_task_group())
@@ -123,7 +131,7 @@ class Cluster:
             storage=self._storages[name],
             transport=self.network.transport(name),
         )
-        node = Node(self._factory(), parts)
+        node = Node(self._factory(), parts if self.adapt is None else self.adapt(parts))
         hosted = _Hosted(node)
         await self._tasks.start(hosted.run)
         self._hosted[name] = hosted

@@ -12,6 +12,7 @@ from pathlib import Path
 from bftkit.errors import ConfigurationError
 from bftkit.replica.records import RecordKind
 from bftkit.runtime.credentials import write_private_file
+from bftkit.runtime.failpoints import Hit, pass_by
 from bftkit.storage.interface import Storage
 from bftkit.storage.log import Log
 from bftkit.storage.segment import list_segments
@@ -67,7 +68,7 @@ class FirstStart:
             ) from error
 
 
-def open_log(storage: Storage, directory: str, identity: bytes, first: FirstStart | None) -> Log:
+def open_log(storage: Storage, directory: str, identity: bytes, first: FirstStart | None, hit: Hit = pass_by) -> Log:
     """Open the log of a node; create it only where its identity cannot have voted before.
 
     `first` None is an identity that may always begin anew, because it lasts no longer than its storage: one in memory.
@@ -82,7 +83,9 @@ def open_log(storage: Storage, directory: str, identity: bytes, first: FirstStar
     log = Log.open(storage, directory, identity, indexed_kinds=(RecordKind.BODY,), create=may_create)
     if first is not None and may_create:
         try:
+            hit("node.before_first_start")
             first.use_up()
+            hit("node.after_first_start")
         except BaseException:
             log.close()
             raise

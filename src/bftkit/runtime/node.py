@@ -34,6 +34,7 @@ from bftkit.runtime.client import Client, ClientSettings, Receipt
 from bftkit.runtime.client_edge import ClientEdge, ReplyChannel
 from bftkit.runtime.client_port import ClientConnection, ClientPort
 from bftkit.runtime.clock import Clock, MonotonicClock
+from bftkit.runtime.failpoints import Hit, pass_by
 from bftkit.runtime.first_start import FirstStart, open_log
 from bftkit.runtime.listener import Refusal
 from bftkit.runtime.local_connector import LocalConnector
@@ -71,7 +72,10 @@ class NodeEvent(msgspec.Struct, frozen=True):
 
 
 class NodeParts(msgspec.Struct, kw_only=True):
-    """What a node is made of, beside the state machine."""
+    """What a node is made of, beside the state machine.
+
+    Storage, transport and clock are interfaces: what a program puts there may be slow, faulty or simulated.
+    """
 
     settings: ReplicaSettings
     key: SigningKey
@@ -89,6 +93,8 @@ class NodeParts(msgspec.Struct, kw_only=True):
     facts: dict[str, Any] = {}
     """What `status` says besides."""
     clock: Clock = msgspec.field(default_factory=MonotonicClock)
+    hit: Hit = pass_by
+    """Told of the failpoints that are passed; the storage has its own, see `FailpointStorage`."""
 
 
 class Node:
@@ -166,8 +172,9 @@ class Node:
     def _build(self) -> None:
         settings = self.settings
         verifier = SignatureVerifier()
+        hit = self._parts.hit
         identity = identity_of(settings.genesis, self.name)
-        self._log = open_log(self._parts.storage, LOG_DIRECTORY, identity, self._parts.first_start)
+        self._log = open_log(self._parts.storage, LOG_DIRECTORY, identity, self._parts.first_start, hit)
         try:
             snapshots = SnapshotStore(self._parts.storage, SNAPSHOT_DIRECTORY)
             executor = Executor(self._application, settings.genesis, verifier.verify)
@@ -176,6 +183,7 @@ class Node:
             recovered = recover(settings, snapshot, self._records(), self._log.next_index)
             for digest, index in recovered.replica.payloads.indices():
                 payloads.recovered(digest, index)
+            hit("node.after_recovery")
         except BaseException:
             self._log.close()
             raise
@@ -192,7 +200,8 @@ class Node:
             codec,
             self._clock,
         )
-        self.application = ApplicationStage(executor, payloads, snapshots, self._clock, self._on_outcome)
+        self.shard.hit = hit
+        self.application = ApplicationStage(executor, payloads, snapshots, self._clock, self._on_outcome, hit)
         self.shard.attach(self.application)
         self.pipeline = VerifyPipeline(settings, codec, verifier, self._clock, self.shard.inbox, self._parts.lanes)
         check = getattr(self._application, "check", None)
@@ -211,12 +220,14 @@ class Node:
         inner = await tasks.start(self._host)
         self.shard.start(inner, self._uncommitted)
         self.pipeline.start(inner)
+        self._parts.hit("node.before_listen")
         await tasks.start(self._run_transport)
         if self._parts.port is not None:
             await tasks.start(self._run_port, self._parts.port)
         if self._parts.metrics_address:
             page = MetricsPort(self._parts.metrics_address, lambda: self.metrics.page(self))
             await tasks.start(page.run)
+        self._parts.hit("node.after_listen")
         self._running = True
         self._tell("started", f"{self.name} runs {self.settings.spec.name} at height {self.replica.commits.height}")
 
@@ -409,7 +420,9 @@ class Node:
                     self._proofs[height] = job.certificate
         while len(self._proofs) > PROOFS_KEPT:
             self._proofs.popitem(last=False)
-        self.edge.answer(outcome.answers)
+        if outcome.answers:
+            self._parts.hit("application.before_reply")
+            self.edge.answer(outcome.answers)
         if outcome.events:
             self._take(*outcome.events)
 

@@ -19,12 +19,15 @@ from typing import Any
 
 import anyio
 import anyio.abc
+import msgspec
 
 from bftkit.config import NODE_FILE, NodeConfig, load_node_config
 from bftkit.errors import BftkitError, ConfigurationError
 from bftkit.replica.state_machine import StateMachine
-from bftkit.runtime.node import Node
-from bftkit.runtime.node_files import LazyEngines
+from bftkit.runtime.failpoint_storage import FailpointStorage
+from bftkit.runtime.failpoints import VARIABLE, parse_failpoints
+from bftkit.runtime.node import Node, NodeParts
+from bftkit.runtime.node_files import LazyEngines, node_parts
 
 PR_SET_PDEATHSIG = 1
 """From linux/prctl.h: which signal to get when the parent dies."""
@@ -41,6 +44,9 @@ EVENT_LEVELS = {"stable": "debug"} | dict.fromkeys(("accused", "behind", "diverg
 
 Log = Callable[..., None]
 """Takes the name of an event and its fields, `level` among them."""
+
+Adapt = Callable[[NodeParts], NodeParts]
+"""Makes of a node's parts others: with a storage, a transport or a clock from outside."""
 
 
 def at_least(level: str, log: Log) -> Log:
@@ -75,25 +81,43 @@ def node_file(path: str | Path) -> Path:
     return path / NODE_FILE if path.is_dir() else path
 
 
-def run_node(path: str | Path, log: Log) -> None:
-    """Run the node of a folder until SIGTERM or SIGINT; raises what it cannot start with, or fails of."""
+def run_node(path: str | Path, log: Log, *, adapt: Adapt | None = None) -> None:
+    """Run the node of a folder until SIGTERM or SIGINT; raises what it cannot start with, or fails of.
+
+    `adapt` may replace the parts that the files describe. Failpoints of the environment are armed behind that.
+    """
+    text = os.environ.get(VARIABLE, "")
+    failpoints = parse_failpoints(text)
     file = node_file(path)
     config = load_node_config(file, LazyEngines())
     application = load_application(config.genesis.cluster.application)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    if failpoints:
+        # Told whatever the level: nobody is to run with one unawares.
+        log("failpoints", level="warning", node=config.node.name, armed=text)
     log = at_least(config.node.log_level, log)
-    anyio.run(_serve, config, application, log, backend_options={"use_uvloop": _use_uvloop(config)})
+
+    def make_parts() -> NodeParts:
+        parts = node_parts(config.path)
+        if adapt is not None:
+            parts = adapt(parts)
+        if failpoints:
+            storage = FailpointStorage(parts.storage, failpoints.hit)
+            parts = msgspec.structs.replace(parts, storage=storage, hit=failpoints.hit)
+        return parts
+
+    anyio.run(_serve, config, application, make_parts, log, backend_options={"use_uvloop": _use_uvloop(config)})
 
 
 def _use_uvloop(config: NodeConfig) -> bool:
     return config.runtime.uvloop and importlib.util.find_spec("uvloop") is not None
 
 
-async def _serve(config: NodeConfig, application: StateMachine, log: Log) -> None:
+async def _serve(config: NodeConfig, application: StateMachine, make_parts: Callable[[], NodeParts], log: Log) -> None:
     name = config.node.name
     if config.runtime.insecure:
         log("insecure", level="warning", node=name, detail="connections are made without TLS")
-    node = Node.open(config.path, application)
+    node = Node(application, make_parts())
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         try:

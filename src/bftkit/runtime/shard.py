@@ -41,6 +41,7 @@ from bftkit.replica.replica import Replica
 from bftkit.runtime.application import ApplicationStage
 from bftkit.runtime.channel import PriorityChannel
 from bftkit.runtime.clock import Clock
+from bftkit.runtime.failpoints import Hit, pass_by
 from bftkit.runtime.payload_store import PayloadStore
 from bftkit.runtime.peer_codec import Encoded, PeerCodec
 from bftkit.runtime.timers import TimerHeap, draw
@@ -110,6 +111,8 @@ class ReplicaShard:
         self.on_refuse: Callable[[Refuse], None] = lambda refuse: None
         self.on_final: Callable[[int], None] = lambda delay_ms: None
         """Told how long each own batch took from its making to its decision, in milliseconds."""
+        self.hit: Hit = pass_by
+        """Told of the failpoints that are passed."""
         self._made: OrderedDict[bytes, int] = OrderedDict()
         self._key = key
         self._log = log
@@ -199,6 +202,7 @@ class ReplicaShard:
                     self._step_local()
             while self._local:
                 self._step_local()
+            self.hit("shard.before_flush")
             self._transport.flush()
             while self._local:
                 self._step_local()
@@ -250,8 +254,11 @@ class ReplicaShard:
             self._turn([], self._gate.durable(durable))
 
     def _sync(self, trim_below: int) -> int:
+        self.hit("shard.before_sync")
         durable = self._log.flush_and_sync()
+        self.hit("shard.after_sync")
         if trim_below:
+            self.hit("shard.before_trim")
             self._log.trim(trim_below)
         return durable
 
@@ -327,6 +334,7 @@ class ReplicaShard:
             return None
 
     def _post(self, peer: int, priority: int, buffers: tuple[bytes | memoryview, ...]) -> None:
+        self.hit("shard.before_send")
         if self._transport.send(self._names[peer], priority, buffers):
             self.counters.messages_sent += 1
         else:

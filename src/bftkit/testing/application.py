@@ -44,9 +44,8 @@ class SimulatedApplication:
 
     def _worked(self, jobs: list[Any]) -> None:
         node, world = self._node, self._node.world
-        node.plan.reached("application.before_apply")
         outcome = self._stage.work(jobs)
-        node.plan.reached("application.after_apply")
+        node.plan.reached("application.before_reply")
         self._working = False
         if outcome.undone:
             self._jobs.extendleft(reversed(outcome.undone))

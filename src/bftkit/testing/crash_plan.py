@@ -16,6 +16,8 @@ class CrashPlan:
         """Outputs until a crash; negative for none."""
         self.in_recovery: list[int] = []
         """For each of the next starts, after how many operations of the disk it crashes."""
+        self.at_start: tuple[str, int] | None = None
+        """The failpoint that is armed at the next start, and how often it is passed."""
         self.sync_fails = False
         """Whether a failure of this disk was injected and has not shown yet."""
         self.kind = ""
@@ -60,4 +62,5 @@ class CrashPlan:
         """Forget everything that was planned."""
         self.crashed()
         self.fault = None
+        self.at_start = None
         self.in_recovery.clear()

@@ -3,7 +3,7 @@
 What was written reads back at once, as through a page cache; what a crash leaves of it is drawn from a random
 stream. Without a fault the cost of an append is one copy and one tuple, for thousands of simulated runs share it.
 
-A *hook* sees every operation before it happens and may raise `SimulatedCrash`; from then on the disk refuses
+A *hook* sees every operation before or after it happens and may raise `SimulatedCrash`; from then on the disk refuses
 everything until `SimulatedDisk.crash` has decided what is left, so that no cleaning up of the dying code can touch it.
 
 A disk takes no time: how long its operations would have taken stands in `SimulatedDisk.latency_us`, for whoever owns
@@ -12,6 +12,7 @@ the clock.
 
 from collections.abc import Callable, Sequence
 from random import Random
+from typing import NoReturn
 
 from bftkit.errors import StorageError, StorageFull, StorageLocked
 from bftkit.storage.interface import Buffer
@@ -21,14 +22,14 @@ from bftkit.testing.disk_files import SECTOR_BYTES, CrashMode, DirectoryTree, Fi
 __all__ = ["SECTOR_BYTES", "CrashMode", "SimulatedCrash", "SimulatedDisk", "SimulatedFile", "SimulatedLock"]
 
 Hook = Callable[[str, str], None]
-"""Told the name of an operation and the path before it happens; may raise."""
+"""Told the name of an operation and the path; may raise."""
 
 
 class SimulatedDisk:
     """A `Storage` whose faults are calls.
 
     At once: `crash`, `overwrite`, `flip_bit`. To an operation that comes: `crash_after`, `fail`, `short_write`,
-    `misdirect_read`, `misdirect_write`, `before`. For a while: `capacity_bytes` (`fill`, `make_room`), `slow`.
+    `misdirect_read`, `misdirect_write`, `before`, `after`. For a while: `capacity_bytes` (`fill`, `make_room`), `slow`.
     """
 
     def __init__(self, stream: Random) -> None:
@@ -39,6 +40,7 @@ class SimulatedDisk:
         self._crash_countdown = -1
         self._dead = False
         self._before: Hook | None = None
+        self._after: Hook | None = None
         self.generation = 0
         """How many crashes there were; handles of an earlier one are refused."""
         self.operations = 0
@@ -88,11 +90,15 @@ class SimulatedDisk:
         """Give a file another name in the same directory."""
         self.enter("rename", source)
         self._tree.rename(source, destination)
+        if self.watched:
+            self.done("rename", source)
 
     def remove(self, path: str) -> None:
         """Remove a file's name."""
         self.enter("remove", path)
         self._tree.remove(path)
+        if self.watched:
+            self.done("remove", path)
 
     def make_directory(self, path: str) -> None:
         """Create a directory unless it exists."""
@@ -100,11 +106,15 @@ class SimulatedDisk:
         if not self._tree.has_directory(path):
             self._require_room(path)
             self._tree.make_directory(path)
+        if self.watched:
+            self.done("make_directory", path)
 
     def sync_directory(self, path: str) -> None:
         """Make the names in a directory durable."""
         self.enter("sync_directory", path)
         self._tree.sync(path)
+        if self.watched:
+            self.done("sync_directory", path)
 
     def lock(self, path: str) -> "SimulatedLock":
         """Claim a path until released or until the crash."""
@@ -201,6 +211,21 @@ class SimulatedDisk:
         self._before = hook
         self.watched = True
 
+    @property
+    def after(self) -> Hook | None:
+        """Called with name and path after each operation that succeeded and has changed something; may raise."""
+        return self._after
+
+    @after.setter
+    def after(self, hook: Hook | None) -> None:
+        self._after = hook
+        self.watched = True
+
+    def power_off(self, reason: str) -> NoReturn:
+        """Crash here and now, for whoever does so outside of a hook: raise `SimulatedCrash`, and refuse all else."""
+        self._dead = self.watched = True
+        raise SimulatedCrash(reason)
+
     # Faults that last.
 
     def slow(self, operation: str, latency_us: int, path: str | None = None) -> None:
@@ -254,17 +279,25 @@ class SimulatedDisk:
                 self._dead = True
                 raise SimulatedCrash(f"before {operation} of {path!r}")
         if self._before is not None:
-            try:
-                self._before(operation, path)
-            except SimulatedCrash:
-                self._dead = True
-                raise
+            self._call(self._before, operation, path)
         if self._faults:
             self.latency_us += self._faults.latency_us(operation, path)
             if operation != "sync":
                 self._fail_if_wanted(operation, path)
-        elif self._crash_countdown < 0 and self._before is None:
+        elif self._crash_countdown < 0 and self._before is None and self._after is None:
             self.watched = False
+
+    def done(self, operation: str, path: str) -> None:
+        """Tell the hook of an operation that has happened."""
+        if self._after is not None:
+            self._call(self._after, operation, path)
+
+    def _call(self, hook: Hook, operation: str, path: str) -> None:
+        try:
+            hook(operation, path)
+        except SimulatedCrash:
+            self._dead = True
+            raise
 
     def _fail_if_wanted(self, operation: str, path: str) -> None:
         if self._faults.take(operation, path, Mishap.ERROR) is not None:
@@ -363,23 +396,32 @@ class SimulatedFile:
         disk = self._disk
         if disk.watched or disk.capacity_bytes is not None:
             disk.written(self._path, self._file, start)
+            disk.done("write", self._path)
 
     def sync(self) -> None:
         """Make the content durable; an injected failure poisons the file and loses what was written."""
-        self._enter("sync")
-        if self._disk.watched:
-            try:
-                self._disk.syncing(self._path)
-            except StorageError:
+        if not self._disk.watched:
+            self._enter("sync")
+            self._file.synced()
+            return
+        try:
+            self._enter("sync")
+            self._disk.syncing(self._path)
+            self._file.synced()
+            self._disk.done("sync", self._path)
+        except StorageError:
+            # A handle that is of no use says nothing of what others have written to the file.
+            if not (self._poisoned or self._closed):
                 self._poisoned = True
                 self._file.sync_failed()
-                raise
-        self._file.synced()
+            raise
 
     def truncate(self, size: int) -> None:
         """Cut the file to `size` bytes."""
         self._enter("truncate")
         self._file.truncate(size)
+        if self._disk.watched:
+            self._disk.done("truncate", self._path)
 
     def close(self) -> None:
         """Release the handle."""

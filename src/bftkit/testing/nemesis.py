@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from bftkit.runtime.failpoint_names import registered
 from bftkit.testing.disk import CrashMode
 from bftkit.testing.profile import PLANNED, Profile
 
@@ -21,6 +22,12 @@ FARTHEST_OPERATION = 9
 
 FARTHEST_HIT = 6
 """Passes of a failpoint after which it crashes at the latest."""
+
+NOT_SIMULATED = ("node.before_first_start", "node.after_first_start", "shard.before_flush")
+"""Failpoints of what a simulated member does not have: permission to begin, and outboxes."""
+
+FAILPOINTS = tuple(each.name for each in registered() if each.name not in NOT_SIMULATED)
+"""Names of the places at which a simulated member may crash."""
 
 LOOP_US = 300_000
 """Time between two crashes of a member that crashes again and again."""
@@ -142,10 +149,16 @@ def _crash_again(world: "World", fault: Fault) -> None:
 
 
 def _crash_at_failpoint(world: "World", fault: Fault) -> None:
+    """Let a member crash where it passes a failpoint: from now on, or from its next start, which comes at once."""
     node = world.nodes[fault.members[0]]
-    names = world.failpoints
-    node.plan.arm(names[fault.number % len(names)], 1 + fault.number // 64 % FARTHEST_HIT)
-    node.plan.plan("failpoints", fault)
+    name, hits = FAILPOINTS[fault.number % len(FAILPOINTS)], 1 + fault.number // 64 % FARTHEST_HIT
+    if node.alive and fault.number & 1 << 10:
+        node.plan.at_start = (name, hits)
+        world.crashed(node, fault)
+        node.plan.plan("failpoints", fault)
+    else:
+        node.arm(name, hits)
+        node.plan.plan("failpoints", fault)
 
 
 def _pause(world: "World", fault: Fault) -> None:

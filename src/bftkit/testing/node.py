@@ -38,12 +38,13 @@ from bftkit.replica.recovery import LoggedRecord, recover
 from bftkit.replica.replica import Replica
 from bftkit.replica.settings import ReplicaSettings
 from bftkit.runtime.application import ApplicationStage, restore_newest
+from bftkit.runtime.failpoint_storage import StorageFailpoints
 from bftkit.runtime.node import LOG_DIRECTORY, SNAPSHOT_DIRECTORY, identity_of
 from bftkit.runtime.payload_store import PayloadStore
 from bftkit.runtime.shard import FULL_DISK_RETRY_S, IDLE_SYNC_MS
 from bftkit.storage.log import Log
 from bftkit.storage.snapshots import SnapshotStore
-from bftkit.testing.application import SimulatedApplication
+from bftkit.testing.application import FINE, SimulatedApplication
 from bftkit.testing.checkers import Violation
 from bftkit.testing.clock import VirtualClock
 from bftkit.testing.crash_plan import CrashPlan
@@ -67,9 +68,6 @@ MEMORY_BYTES = 8_192
 
 LONGEST_STALL_US = 2_000_000
 """How long a sync of a disk that stalls takes at most."""
-
-FINE = 1_024
-"""In how many steps delays are drawn."""
 
 
 class SimulatedNode:
@@ -125,6 +123,9 @@ class SimulatedNode:
         self.alive = True
         if self.plan.in_recovery:
             self.disk.crash_after(self.plan.in_recovery.pop())
+        if self.plan.at_start is not None:
+            self.arm(*self.plan.at_start)
+            self.plan.at_start = None
         self._guarded(self._start)
 
     def _start(self) -> None:
@@ -159,7 +160,9 @@ class SimulatedNode:
             self._payloads.recovered(digest, index)
             if self.honest:
                 world.checkers.body_held(self.index, digest)
-        stage = ApplicationStage(self.executor, self._payloads, self._snapshots, self.clock, lambda outcome: None)
+        stage = ApplicationStage(
+            self.executor, self._payloads, self._snapshots, self.clock, lambda outcome: None, self.plan.reached
+        )
         self.application = SimulatedApplication(self, stage)
         self._perform = self._handlers()
         self.gate = DurabilityGate(self._append, self.log.durable_index)
@@ -167,7 +170,15 @@ class SimulatedNode:
         self.plan.reached("node.after_recovery")
         self._outputs(self.replica.start(self.clock.now_ms(), recovered.uncommitted))
         self._end_turn()
+        self.plan.reached("node.before_listen")
         world.started(self)
+        self.plan.reached("node.after_listen")
+
+    def arm(self, failpoint: str, hits: int) -> None:
+        """Let this member crash when it passes a place that has a name, so many times."""
+        self.plan.arm(failpoint, hits)
+        places = StorageFailpoints(self.plan.reached)
+        self.disk.before, self.disk.after = places.before, places.after
 
     def crash(self, mode: CrashMode) -> None:
         """Lose everything but what the disk keeps."""
@@ -175,11 +186,13 @@ class SimulatedNode:
         self.life += 1
         self.paused_until_us = 0
         self.plan.crashed()
+        self.disk.before = self.disk.after = None
         self.disk.crash(mode, self.world.choices.random("crash", self.instance, self.life))
 
     def no_more_faults(self) -> None:
         """Forget the faults that were to come, and end those that last."""
         self.plan.clear()
+        self.disk.before = self.disk.after = None
         self.paused_until_us = self.stalled_until_us = 0
         self.disk.no_more_faults()
 
@@ -208,15 +221,15 @@ class SimulatedNode:
         try:
             function(*arguments)
         except SimulatedCrash:
-            self._crashed()
+            self.world.crashed(self)
         except Violation:
             raise
         except StorageError as error:
             if self.plan.sync_fails:
-                self.world.hits["sync_errors"] += 1
+                self.plan.kind = "sync_errors"
                 self.world.crashed(self)
             elif isinstance(error, StorageFull) and not self.world.healed:
-                self._crashed()
+                self.world.crashed(self)
             elif self.rotten:
                 self.world.stopped(self, str(error))
             else:
@@ -236,11 +249,6 @@ class SimulatedNode:
             if not self.rotten:
                 raise Violation(f"n{self.index} raised {error!r}") from error
             self.world.stopped(self, repr(error))
-
-    def _crashed(self) -> None:
-        if self.plan.kind:
-            self.world.hits[self.plan.kind] += 1
-        self.world.crashed(self)
 
     @property
     def has_plans(self) -> bool:
@@ -368,11 +376,13 @@ class SimulatedNode:
 
     def _flush(self) -> int | None:
         """Make durable what was appended, and trim; None where there is no space, and nothing has changed."""
+        self.plan.reached("shard.before_sync")
         try:
             durable = self.log.flush_and_sync()
             self._promised = durable
             below, self._trim_below = self._trim_below, 0
             if below:
+                self.plan.reached("shard.before_trim")
                 self.log.trim(below)
         except StorageFull:
             self.world.counters["disk full"] += 1

@@ -102,7 +102,6 @@ class World:
         """What members report and do, by name."""
         self.hits: Tally[str] = Tally()
         """What went wrong, by class of fault."""
-        self.failpoints: tuple[str, ...] = ("application.before_apply",)
         self._journal = journal
         self._hash = blake2b(digest_size=16)
         self._unhashed: list[tuple[Any, ...]] = []
@@ -238,6 +237,8 @@ class World:
 
     def crashed(self, node: SimulatedNode, fault: Fault | None = None) -> None:
         """Crash a member now, and start it again later."""
+        if fault is None and node.plan.kind:
+            self.hits[node.plan.kind] += 1
         fault = fault or node.plan.fault
         node.plan.fault = None
         mode = fault.mode if fault is not None else CrashMode.NOTHING
