@@ -20,7 +20,7 @@ def _blocks(language: str) -> list[str]:
 
 
 def test_the_embedding_example_runs() -> None:
-    (example,) = _blocks("python")
+    example = _blocks("python")[0]
     code = [line for line in example.splitlines() if line.strip()]
     assert len(code) <= 26
     done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, timeout=60, check=False)
@@ -28,6 +28,31 @@ def test_the_embedding_example_runs() -> None:
     height, result = done.stdout.split(maxsplit=1)
     assert int(height) >= 1
     assert result.strip() == "b'5'"
+
+
+def test_the_simulation_example_runs() -> None:
+    _, example = _blocks("python")
+    done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("True () {")
+
+
+def test_the_proofs_run() -> None:
+    """The block of commands that prove something, each with less to do."""
+    (commands,) = (block for block in _blocks("") if "sim run" in block)
+    bftkit = str(Path(sys.executable).with_name("bftkit"))
+    less = {
+        "0:400": ["0:20"],
+        "--views": ["--range", "0:200", "--views"],
+        "mutants": ["mutants", "gate: everything may pass"],
+    }
+    for line in commands.strip().splitlines():
+        words = [part for word in shlex.split(line, comments=True) for part in less.get(word, [word])]
+        done = subprocess.run(
+            [bftkit, *words[1:]], capture_output=True, text=True, timeout=240, check=False,
+            env={**os.environ, "NO_COLOR": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
 
 
 @pytest.mark.processes

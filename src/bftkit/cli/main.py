@@ -79,6 +79,7 @@ class Bftkit(LazyGroup):
         "engine": "engine:engine",
         "config": "config_check:config",
         "bench": "bench:bench",
+        "sim": "sim:sim",
     }
 
 

@@ -1,0 +1,79 @@
+"""What the verbs of the simulator have in common: options, and how a broken rule is told."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import rich_click as click
+
+from bftkit.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from bftkit.testing.campaign_state import Finding
+    from bftkit.testing.shrink import Case
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+USUAL_ENGINE = "pbft"
+USUAL_PROFILE = "all"
+
+
+def whole_numbers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """Read numbers with commas between them."""
+    if value is None:
+        return None
+    try:
+        return tuple(int(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter("say whole numbers, with commas between them") from None
+
+
+def profile_option(default: str | None) -> Callable[[F], F]:
+    """Add `--profile`."""
+    return click.option(
+        "--profile",
+        default=default,
+        show_default=USUAL_PROFILE,
+        help="What goes wrong: calm, network, crash, disk, clock, byzantine or all.",
+    )
+
+
+def engine_option(default: str | None) -> Callable[[F], F]:
+    """Add `--engine`."""
+    return click.option(
+        "--engine", default=default, show_default=USUAL_ENGINE, help="An engine that `engine list` shows."
+    )
+
+
+def told(findings: "Sequence[Finding]") -> str:
+    """Return broken rules as people read them."""
+    return "\n".join(
+        f"seed {each.seed}, {each.replicas} replicas: {each.property}\n    {each.replay}" for each in findings
+    )
+
+
+def counts(found: Mapping[str, int]) -> str:
+    """Return counts as people read them, the largest first."""
+    return ", ".join(f"{name} {found[name]:,}" for name in sorted(found, key=lambda each: (-found[each], each)))
+
+
+def case_options(function: F) -> F:
+    """Add what names one schedule: SEED, `--engine`, `--replicas` and `--profile`."""
+    function = profile_option(USUAL_PROFILE)(function)
+    function = click.option(
+        "--replicas", default=4, show_default=True, type=click.IntRange(1, 31), help="Members of the group."
+    )(function)
+    function = engine_option(USUAL_ENGINE)(function)
+    return click.argument("seed", type=click.IntRange(0))(function)
+
+
+def case_of(seed: int, engine: str, replicas: int, profile: str, file: Path | None) -> "Case":
+    """Return the case of a seed, with every decision that it takes, or the one that a file holds."""
+    from bftkit.testing.shrink import Case, record_case
+
+    if file is None:
+        return record_case(seed, engine=engine, replicas=replicas, profile=profile)[0]
+    case = Case.read(file)
+    if case.seed != seed:
+        raise ConfigurationError(f"{file} is about seed {case.seed}, not {seed}")
+    return case
