@@ -2,7 +2,7 @@
 
 import json
 
-from bftkit.cli.cluster import COLUMNS, _table
+from bftkit.cli.cluster import COLUMNS, _table, summary_of
 from bftkit.cli.main import UNREACHABLE, USAGE, run
 
 
@@ -12,6 +12,28 @@ def test_the_table_shows_who_does_not_answer():
     assert lines[0].split() == list(COLUMNS)
     assert lines[1].split()[:4] == ["n0", "pbft", "-", "2"]
     assert lines[2].split(maxsplit=1) == ["n1", "- no answer in time"]
+
+
+def replica(name, **fields):
+    return {"id": name, "view": 0, "height": 7, "quorum": 3, "waiting_for": None, **fields}
+
+
+def gone(name):
+    return {"id": name, "error": "connection refused"}
+
+
+def test_one_line_says_what_keeps_a_cluster():
+    four = [replica(f"n{index}") for index in range(4)]
+    assert summary_of(four) == "nothing is pending: all are at height 7."
+    assert summary_of([*four[:2], gone("n2"), gone("n3")]) == (
+        "n2 and n3 do not answer; 2 of 4 replicas are left, and 3 are needed to decide anything."
+    )
+    behind = summary_of([*four[:2], replica("n2", height=5), gone("n3")])
+    assert behind == "n3 does not answer; nothing is pending: heights 5 to 7."
+    waiting = [replica("n0", waiting_for="prepares for position 8"), *four[1:]]
+    assert summary_of(waiting) == "n0 waits, in view 0, for prepares for position 8."
+    apart = [replica("n0", view=3, waiting_for="the new view 3"), *four[1:]]
+    assert summary_of(apart) == "the replicas are in different views, 0 and 3: n0 waits."
 
 
 def test_nobody_there_is_unreachable(tmp_path, capsys, monkeypatch):

@@ -220,3 +220,17 @@ def test_bench_run_reports_and_judges(tmp_path, more):
     assert document["environment"]["file_system"]
     assert "tx/s" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cluster_is_watched_and_explained(net):
+    with started("watch", "--cluster", net, "--events", 5) as watching:
+        wait_until(lambda: bftkit("submit", "--cluster", net, "put", "seen", "1").returncode == 0, 30)
+        told = watching.communicate(timeout=60)[0]
+    assert watching.returncode == 0
+    assert told.count(" up ") == 4
+    assert "committed" in told
+    found = document_of(bftkit("watch", "--cluster", net, "--seconds", 0.5, "--json"))
+    assert {replica["id"] for replica in found["replicas"]} == {"n0", "n1", "n2", "n3"}
+    explained = document_of(bftkit("cluster", "explain", "--cluster", net, "--json"))
+    assert explained["summary"].startswith("nothing is pending")
+    assert len(explained["replicas"]) == 4

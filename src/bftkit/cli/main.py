@@ -75,6 +75,7 @@ class Bftkit(LazyGroup):
         "node": "node:node",
         "submit": "submit:submit",
         "query": "query:query",
+        "watch": "watch:watch",
         "cluster": "cluster:cluster",
         "engine": "engine:engine",
         "config": "config_check:config",

@@ -482,6 +482,7 @@ class Node:
             "stable": replica.checkpoints.stable.position,
             "state_root": state_root.hex(),
             "sessions_root": sessions_root.hex(),
+            "quorum": names.quorum.quorum,
             "waiting_for": status.waiting_for or None,
             "waiting_on": [names.name(member) for member in status.waiting_on],
             "peers": [names.name(peer) for peer in self.settings.others if replica.catch_up.connected[peer]],
