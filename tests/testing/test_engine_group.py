@@ -118,6 +118,13 @@ def test_contexts_can_be_made_by_a_subclass():
     group.run_until(lambda: lengths(group)[1:] == [1, 1, 1], 200)
 
 
+def test_a_batch_is_known_by_its_name_and_its_origin():
+    group = EngineGroup(PBFT, 4).start()
+    assert group.batch("a", 1) == group.batch("a", 1)
+    assert group.batch("a", 1).digest != group.batch("a", 2).digest
+    assert group.batches((group.batch("a", 1), group.batch("b"))) == "[a b]"
+
+
 # --- Crashes --------------------------------------------------------------------------------------------------------
 
 

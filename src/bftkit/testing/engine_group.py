@@ -211,8 +211,8 @@ class EngineGroup:
     # --- Work ---
 
     def batch(self, name: str, origin: ReplicaIndex = 0) -> BatchRef:
-        """Name a batch."""
-        ref = BatchRef(sha256(name.encode()).digest(), origin, 1, 10)
+        """Name a batch; another origin's is another one, as a digest covers who made it."""
+        ref = BatchRef(sha256(b"%d/" % origin + name.encode()).digest(), origin, 1, 10)
         self.names[ref.digest] = name
         return ref
 

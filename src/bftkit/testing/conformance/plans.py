@@ -159,8 +159,9 @@ def with_twins(trial: Trial) -> list[str]:
         first, second = f"a{turn}", f"b{turn}"
         seconds = [str(one) for one in everybody if random.random() < 1 / 2]
         firsts = [str(one) for one in everybody if str(one) not in seconds]
+        origin = {batch: random.randrange(faults, members) for batch in (first, second)}
         for batch, to in ((first, firsts), (second, seconds), (second, firsts), (first, seconds)):
             if to:
-                lines.append(f"submit {batch} of {random.randrange(faults, members)} to {' '.join(to)}")
+                lines.append(f"submit {batch} of {origin[batch]} to {' '.join(to)}")
         lines.append(f"run {random.randint(2, 3_000)}")
     return [*lines, f"settle {trial.bound_ms}"]
