@@ -39,10 +39,13 @@ DELETE = ("delete",)
 
 def history(*rows, key=None) -> list[Operation]:
     """Operations as rows of (client, called, returned, input, output)."""
-    return [Operation(*row, key=key) for row in rows]
+    return [
+        Operation(client, called, returned, given_input, output, key)
+        for client, called, returned, given_input, output in rows
+    ]
 
 
-BAD_REGISTERS = {
+BAD_REGISTERS: dict[str, list[tuple]] = {
     "a read of nothing after a write": [(0, 0, 1, put(1), None), (1, 2, 3, GET, None)],
     "a read of something never written": [(0, 0, 1, put(1), None), (1, 2, 3, GET, 2)],
     "a read from the future": [(1, 0, 1, GET, 1), (0, 2, 3, put(1), None)],
@@ -135,7 +138,7 @@ BAD_REGISTERS = {
     ],
 }
 
-BAD_COUNTERS = {
+BAD_COUNTERS: dict[str, list[tuple]] = {
     "an addition that was lost": [(0, 0, 1, add(1), 1), (0, 2, 3, add(1), 1)],
     "an addition that was done twice": [(0, 0, 1, add(1), 1), (0, 2, 3, GET, 2)],
     "two additions with one sum": [(0, 0, 5, add(1), 1), (1, 0, 5, add(1), 1)],
@@ -150,7 +153,7 @@ BAD_COUNTERS = {
     "a sum that needs a later addition": [(0, 0, 1, GET, 1), (1, 2, 3, add(1), 1)],
 }
 
-GOOD_REGISTERS = {
+GOOD_REGISTERS: dict[str, list[tuple]] = {
     "nothing": [],
     "a write and a read": [(0, 0, 1, put(1), None), (1, 2, 3, GET, 1)],
     "a read that overlaps a write may see it": [(0, 0, 9, put(1), None), (1, 1, 2, GET, 1)],

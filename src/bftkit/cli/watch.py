@@ -23,7 +23,7 @@ ROOT_DIGITS = 12
 @click.option("--events", default=None, type=click.IntRange(1), help="Stop after so many events.")
 @json_option
 def watch(*, cluster_path: Path, seconds: float | None, events: int | None, as_json: bool) -> int:
-    """Follow a cluster until Ctrl-C: heights, views, replicas that come and go; with --json, one document at the end."""
+    """Follow a cluster until Ctrl-C: heights, views, replicas that come and go; --json prints one document."""
     if as_json and seconds is None and events is None:
         raise click.UsageError("--json prints one document at the end: say with --seconds or --events when that is")
     watcher = Watcher(quiet=as_json)
