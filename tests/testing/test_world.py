@@ -1,0 +1,144 @@
+"""The world of a run: groups of all sizes, twins, spoilt frames, two-faced clients, and what machines can do wrong."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from bftkit.batteries.counter import Counter
+from bftkit.batteries.kv import KeyValue, add
+from bftkit.plugins import load_engine
+from bftkit.testing.profile import Profile
+from bftkit.testing.simulation import finish, make_world, run_schedule, simulate
+from bftkit.testing.solo import solo_spec
+
+PBFT = load_engine("pbft")
+BRIEF = Profile(clients=1, envelopes=2, duration_ms=500)
+
+
+@pytest.mark.parametrize("members", [4, 5, 6, 7, 10, 13, 16, 22, 31])
+def test_groups_of_all_sizes_work(members):
+    outcome = finish(make_world(1, PBFT, members, BRIEF))
+    assert outcome.violations == ()
+    assert outcome.commits
+    assert outcome.acknowledged
+
+
+def test_a_member_alone_works_and_nobody_at_all_does_not():
+    assert finish(make_world(1, solo_spec(), 1, BRIEF)).ok
+    with pytest.raises(ValueError, match="1 to 31"):
+        make_world(1, PBFT, 32, BRIEF)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_twins_share_a_key_and_divide_nobody(seed):
+    world = make_world(seed, PBFT, 4, Profile(liars=1, twins=True, partitions=2, loss=0.05, clients=2))
+    (twin,) = [index for index, places in enumerate(world.instances) if len(places) == 2]
+    first, second = (world.nodes[place] for place in world.instances[twin])
+    assert first.index == second.index == twin
+    assert (first.instance, second.instance) == (twin, 4)
+    outcome = finish(world)
+    assert outcome.violations == ()
+    assert first.steps > 20
+    assert second.steps > 20
+    assert outcome.faults_hit["byzantine: twins"] == 1
+
+
+def test_a_spoilt_frame_ends_its_connection_and_nothing_else():
+    outcome = run_schedule(2, engine="pbft", profile=Profile(corruption=0.05, encoded=True, clients=2))
+    assert outcome.violations == ()
+    assert outcome.faults_hit["corruption"] > 10
+    assert outcome.counters["spoilt frames"] == outcome.faults_hit["corruption"]
+    assert outcome.faults_hit["resets"] > 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "counted"),
+    [
+        ({"loss": 0.2}, "loss"),
+        ({"duplication": 0.2}, "duplication"),
+        ({"spike": 0.05}, "spike"),
+        ({"replay": 0.1}, "replay"),
+        ({"late_timers": 0.5}, "late_timers"),
+        ({"clock_rates": (900, 1_100)}, "clock_rates"),
+        ({"adversarial": True}, "adversarial order"),
+        ({"adversarial": True, "in_order": False}, "adversarial order"),
+    ],
+)
+def test_what_goes_wrong_all_the_time_is_counted_and_survived(fault, counted):
+    hit = 0
+    for seed in range(5):
+        outcome = run_schedule(seed, engine="pbft", profile=Profile(clients=2, think_ms=20, **fault))
+        assert outcome.violations == (), f"seed {seed}"
+        hit += outcome.faults_hit.get(counted, 0)
+    assert hit
+
+
+def test_of_two_versions_of_a_request_one_is_executed_at_most():
+    outcome = run_schedule(3, engine="pbft", profile=Profile(two_faced=1.0, repeat=0.8, clients=3))
+    assert outcome.violations == ()
+    assert outcome.faults_hit["two_faced"] > 20
+
+
+def test_real_signatures_tell_the_same_story():
+    fake = run_schedule(4, engine="pbft", profile=BRIEF)
+    real = run_schedule(
+        4, engine="pbft", profile=Profile(clients=1, envelopes=2, duration_ms=500, real_signatures=True)
+    )
+    assert real.violations == ()
+    assert (real.commits, real.steps) == (fake.commits, fake.steps)
+
+
+def test_a_member_whose_disk_was_damaged_may_stop_but_nobody_else_does():
+    stopped = 0
+    for seed in range(30):
+        outcome = run_schedule(seed, engine="pbft", profile=Profile(rot=6, crashes=6, clients=3))
+        assert outcome.violations == (), f"seed {seed}"
+        stopped += outcome.counters.get("stopped for good", 0)
+    assert stopped > 3
+
+
+# --- State machines of users ------------------------------------------------------------------------------------------
+
+
+def test_a_good_machine_passes():
+    assert simulate(Counter, seed=7, faults="all").ok
+
+
+def test_a_machine_with_commands_of_its_own_passes():
+    outcome = simulate(
+        KeyValue, seed=3, faults="all", commands=lambda random: add(b"k%d" % random.randrange(3), random.randrange(9))
+    )
+    assert outcome.ok
+    assert outcome.commands
+
+
+class Clocked(Counter):
+    """Looks at the time."""
+
+    def apply(self, batch):
+        return [result + b" %d" % time.perf_counter_ns() for result in super().apply(batch)]
+
+
+class Hashed(Counter):
+    """Depends on where it lies in memory."""
+
+    def apply(self, batch):
+        super().apply(batch)
+        return [b"%d" % id(self) for _ in batch.commands]
+
+
+class Silent(Counter):
+    """Gives no results."""
+
+    def apply(self, batch):
+        super().apply(batch)
+        return []
+
+
+@pytest.mark.parametrize(
+    ("machine", "found"), [(Clocked, "other results"), (Hashed, "other results"), (Silent, "raised")]
+)
+def test_a_machine_that_is_no_function_of_the_log_is_found(machine, found):
+    assert any(found in violation for violation in simulate(machine, seed=1, faults="calm").violations)
