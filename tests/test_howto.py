@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from bftkit.testing.conformance import PROPERTIES, conformance_cases
 from tests.testing.broken_engines import forgetting
 
@@ -43,6 +45,40 @@ def test_the_page_about_testing_an_engine(tmp_path: Path) -> None:
             assert str(broken).startswith(text.removesuffix("...\n"))
     assert (files, commands) == (5, 5)
     assert "1 n0 COMMITS 2 [b]" in (tmp_path / "two_batches.txt").read_text(encoding="utf-8")
+
+
+def run_console(text: str, folder: Path) -> int:
+    """Run the commands of a block in order; return how many there were."""
+    lines = text.splitlines()
+    for line in lines:
+        command, *words = shlex.split(line.removeprefix("$ "))
+        done = subprocess.run(
+            [*COMMANDS[command], *words],
+            cwd=folder,
+            env={**os.environ, "NO_COLOR": "1"},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    return len(lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "commands"),
+    [("run-a-campaign", 6), ("simulate-your-state-machine", 0)],
+)
+def test_a_page_runs_from_its_beginning_to_its_end(name: str, commands: int, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "howto" / f"{name}.md").read_text(encoding="utf-8")
+    blocks = BLOCK.findall(page)
+    assert sum(run_console(text, tmp_path) for language, text in blocks if language == "console") == commands
+    code = "\n".join(text for language, text in blocks if language == "python")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
 
 
 def test_the_page_of_promises(golden) -> None:
