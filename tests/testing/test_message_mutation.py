@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from bftkit.core.batch import BatchRef
-from bftkit.replica.messages import Commits, OfferBodies, Progress
+from bftkit.core.certificate import QuorumCertificate
+from bftkit.core.checkpoint import Checkpoint, CheckpointCertificate
+from bftkit.replica.messages import Commits, OfferBodies, Progress, StableCheckpoint
 from bftkit.testing.message_mutation import count_mutations, leaves, mutations, nth_mutation, with_value
 
 REF = BatchRef(b"d" * 32, 1, 2, 30)
@@ -44,3 +46,31 @@ def test_elements_are_dropped_doubled_and_turned():
     made = [one.refs for one in (each() for each in mutations(OfferBodies((REF, OTHER))))]
     for refs in ((), (REF,), (OTHER,), (OTHER, REF), (REF, OTHER, OTHER)):
         assert refs in made
+
+
+def checkpoint(position: int) -> CheckpointCertificate:
+    reached = Checkpoint(position, position, b"l" * 32, b"s" * 32, b"t" * 32)
+    return CheckpointCertificate(reached, QuorumCertificate(reached.statement(), (0, 1, 2), (b"x", b"y", b"z")))
+
+
+def test_what_may_be_missing_is_left_out():
+    made = [one() for one in mutations(StableCheckpoint(checkpoint(8)))]
+    assert StableCheckpoint(CheckpointCertificate(checkpoint(8).checkpoint, None)) in made
+
+
+def test_whole_parts_go_stale_so_that_what_others_have_signed_stays_valid():
+    made = [one() for one in mutations(StableCheckpoint(checkpoint(8)), StableCheckpoint(checkpoint(4)))]
+    assert StableCheckpoint(checkpoint(4)) in made
+    assert StableCheckpoint(CheckpointCertificate(checkpoint(8).checkpoint, checkpoint(4).certificate)) in made
+
+
+def test_elements_take_the_place_of_each_other():
+    assert OfferBodies((OTHER, OTHER)) in [one() for one in mutations(OfferBodies((REF, OTHER)))]
+
+
+def test_no_place_gets_the_same_value_twice():
+    message = Progress(1, 0, 0)
+    made = [
+        (one.position, one.height, one.stable, one.asks) for one in (each() for each in mutations(message, message))
+    ]
+    assert len(set(made)) == len(made)

@@ -5,6 +5,7 @@ makes up is signed with its own key; what others have signed it cannot change wi
 no engine: messages are told apart by what they carry.
 """
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
@@ -28,6 +29,7 @@ from bftkit.replica.messages import (
     SnapshotChunk,
     StableCheckpoint,
 )
+from bftkit.testing.made_up_messages import made_up_questions, made_up_talk
 from bftkit.testing.message_mutation import LARGE, leaves, mutations, with_value
 
 Said = list[tuple[ReplicaIndex, Any]]
@@ -44,6 +46,15 @@ DEEPEST_NUMBER = 2
 
 FLOOD = 6
 """How many messages a flooding liar makes of one."""
+
+PATIENCE = 3
+"""How often a message must be repeated until a reluctant liar says it."""
+
+MOOD = 20
+"""After so many messages a wavering liar takes to another behaviour."""
+
+REMEMBERED = 4
+"""Batches whose bodies a liar asks for again and again."""
 
 _REPLICA_TYPES = frozenset(AnyReplicaMessage.__args__)
 _QUESTIONS = (FetchBodies, FetchCommits, FetchSnapshot)
@@ -68,6 +79,15 @@ def kind_of(spec: EngineSpec, message: Any) -> str:
     return "proposal" if any(True for _ in spec.references(message)) else "vote"
 
 
+def proposed_batches(message: Any) -> tuple[str, tuple[BatchRef, ...]]:
+    """Return the field in which a message names batches, and the batches; nothing where it has no such field."""
+    for name in message.__struct_fields__:
+        value = getattr(message, name)
+        if isinstance(value, tuple) and value and all(isinstance(one, BatchRef) for one in value):
+            return name, value
+    return "", ()
+
+
 class Liar:
     """What a lying member remembers, and the ways in which it may treat a message."""
 
@@ -90,6 +110,14 @@ class Liar:
         self.old: dict[type, Any] = {}
         """The first message of each type."""
         self.variants: dict[Any, Any] = {}
+        self.retold: dict[bytes, bytes] = {}
+        """For contents of proposals, those that half of the members hear of in their place."""
+        self.times: dict[tuple[ReplicaIndex, Any], int] = {}
+        """How often each message was to be said to each receiver."""
+        self.heard: deque[bytes] = deque(maxlen=REMEMBERED)
+        """Digests of batches that were proposed."""
+        self.mood = ""
+        self.messages = 0
 
     def note(self, message: Any) -> None:
         """Remember a message before it is treated."""
@@ -136,6 +164,14 @@ class Liar:
         said, self.held = self.held[::-1], []
         return said
 
+    def say_late(self, to: ReplicaIndex, message: Any) -> Said:
+        """Say only what was to be said several times: about as late as others bear."""
+        return [(to, message)] if self._count(to, message) >= PATIENCE else []
+
+    def _count(self, to: ReplicaIndex, message: Any) -> int:
+        times = self.times[to, message] = self.times.get((to, message), 0) + 1
+        return times
+
     # -- saying it wrongly --------------------------------------------------------------------------
 
     def variant(self, message: Any) -> Any:
@@ -149,11 +185,11 @@ class Liar:
 
     def _make_variant(self, message: Any) -> Any:
         before = self.before.get(type(message))
+        field, _ = proposed_batches(message)
+        if field and before is not None and proposed_batches(before)[1]:
+            return with_value(message, (field,), proposed_batches(before)[1])
         for path, value in leaves(message):
-            name = path[-1]
-            if name == "refs" and before is not None and getattr(before, "refs", None) and len(path) == 1:
-                return with_value(message, path, before.refs)
-            if isinstance(value, bytes) and name != "signature":
+            if isinstance(value, bytes) and path[-1] != "signature":
                 return with_value(message, path, bytes([value[0] ^ 0xFF]) + value[1:] if value else b"\1")
         choices = mutations(message, before)
         return self.random.choice(choices)() if choices else message
@@ -170,12 +206,25 @@ class Liar:
         """Tell one member another story."""
         return [(to, self.variant(message) if to == self.one else message)]
 
-    def swap_order(self, to: ReplicaIndex, message: Any) -> Said:
-        """Propose to half of the members in another order: the batches of the proposal before."""
-        before = self.before.get(type(message))
-        if to not in self.half or before is None or not getattr(before, "refs", ()):
-            return [(to, message)]
-        return [(to, msgspec.structs.replace(message, refs=before.refs))]
+    def fork(self, to: ReplicaIndex, message: Any) -> Said:
+        """Tell half of the members another story, and keep to it: whatever follows fits what they have heard."""
+        return [(to, self._retell(message) if to in self.half else message)]
+
+    def _retell(self, message: Any) -> Any:
+        if proposed_batches(message)[1]:
+            if type(message) not in self.before:
+                self.variants[message] = message  # batches that nobody holds would only hold it up
+            other = self.variant(message)
+            self.retold[message.statement().content] = other.statement().content
+            return other
+        for path, value in list(leaves(message)):
+            if isinstance(value, bytes) and value in self.retold:
+                message = with_value(message, path, self.retold[value])
+        return message
+
+    def fork_and_withhold(self, to: ReplicaIndex, message: Any) -> Said:
+        """Tell two stories, and give nobody who hears the second one a body."""
+        return self.drop_for_half(to, message) if isinstance(message, BatchBody) else self.fork(to, message)
 
     def repeat_old(self, to: ReplicaIndex, message: Any) -> Said:
         """Say again what was said long ago, in its place."""
@@ -241,11 +290,11 @@ class Liar:
 
     def censor(self, to: ReplicaIndex, message: Any) -> Said:
         """Leave the batches of one member out of every proposal."""
-        refs: tuple[BatchRef, ...] = getattr(message, "refs", ())
+        field, refs = proposed_batches(message)
         kept = tuple(ref for ref in refs if ref.origin != self.victim)
         if kept == refs:
             return [(to, message)]
-        return [(to, msgspec.structs.replace(message, refs=kept))] if kept else []
+        return [(to, with_value(message, (field,), kept))] if kept else []
 
     def wrong_roots(self, to: ReplicaIndex, message: Any) -> Said:
         """Vote for a state that nobody has."""
@@ -259,8 +308,16 @@ class Liar:
                 entries = self.random.choice((message.entries[1:], message.entries[:-1], message.entries[::-1]))
                 return [(to, msgspec.structs.replace(message, entries=entries))]
             case SnapshotChunk():
-                data = bytes([message.data[0] ^ 1]) + message.data[1:]
-                return [(to, msgspec.structs.replace(message, data=data))]
+                changes = self.random.choice(
+                    (
+                        {"data": bytes([message.data[0] ^ 1]) + message.data[1:]},
+                        {"data": message.data[:-1]},
+                        {"data": b""},
+                        {"offset": max(0, message.offset - 1)},
+                        {"size": message.size + 1},
+                    )
+                )
+                return [(to, msgspec.structs.replace(message, **changes))]
             case SnapshotAvailable():
                 return [(to, msgspec.structs.replace(message, size=message.size + 1))]
         return [(to, message)]
@@ -271,6 +328,34 @@ class Liar:
             return [(to, message)]
         invented = BatchRef(self.random.randbytes(32), self.own, 1, 10)
         return [(to, message), (to, OfferBodies((invented,)))]
+
+    # -- lies that need no message at all -------------------------------------------------------------
+
+    def nag(self, to: ReplicaIndex, message: Any) -> Said:
+        """Suspect every leader, and ask about everything that the engine knows, with each new message."""
+        if self._count(to, message) > 1:
+            return [(to, message)]  # the answers to an answer would never end
+        return [(to, message), *((to, talk) for talk in made_up_talk(self.spec, message.statement(), to))]
+
+    def ask_for_all(self, to: ReplicaIndex, message: Any) -> Said:
+        """Ask for all that replicas hand out, with each new message."""
+        if self._count(to, message) > 1:
+            return [(to, message)]
+        for ref in proposed_batches(message)[1]:
+            if ref.digest not in self.heard:
+                self.heard.append(ref.digest)
+        questions = made_up_questions(message.statement().position, tuple(self.heard))
+        return [(to, message), *((to, question) for question in questions)]
+
+    # -- several at once ------------------------------------------------------------------------------
+
+    def waver(self, to: ReplicaIndex, message: Any) -> Said:
+        """Lie now in this way and now in that."""
+        if self.messages % MOOD == 0:
+            self.mood = self.random.choice([name for name, (_, way) in BEHAVIOURS.items() if way is not Liar.waver])
+        self.messages += 1
+        kinds, way = BEHAVIOURS[self.mood]
+        return way(self, to, message) if kind_of(self.spec, message) in kinds else [(to, message)]
 
 
 Way = Callable[[Liar, ReplicaIndex, Any], Said]
@@ -308,7 +393,7 @@ BEHAVIOURS: Mapping[str, tuple[tuple[str, ...], Way]] = {
     "equivocating checkpoints": (("checkpoint",), Liar.equivocate),
     "deceiving one": (_ENGINE, Liar.deceive_one),
     "contradicting itself": (_SIGNED, Liar.contradict),
-    "forking": (("proposal",), Liar.swap_order),
+    "forking": (("proposal", "vote"), Liar.fork),
     "withholding bodies": (("body",), Liar.drop),
     "bodies for one": (("body",), Liar.drop_but_for_one),
     "bodies for half": (("body",), Liar.drop_for_half),
@@ -337,6 +422,11 @@ BEHAVIOURS: Mapping[str, tuple[tuple[str, ...], Way]] = {
     "insisting": (("question", "answer", "talk"), Liar.insist),
     "censoring": (("proposal",), Liar.censor),
     "misdirecting": (EVERYTHING, Liar.misdirect),
+    "forking and withholding": (("proposal", "vote", "body"), Liar.fork_and_withhold),
+    "proposing late": (("proposal",), Liar.say_late),
+    "nagging": (("proposal", "vote", "view change"), Liar.nag),
+    "asking for all": (_SIGNED, Liar.ask_for_all),
+    "wavering": (EVERYTHING, Liar.waver),
 }
 """For each behaviour, the kinds of messages that it treats, and how."""
 

@@ -6,7 +6,9 @@ made one by one, so that a test can go through all of them, or drawn.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import lru_cache
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 
@@ -17,13 +19,18 @@ Path = tuple[str | int, ...]
 """Names of fields and indices in tuples that lead to a value inside a message."""
 
 _SIGNATURES = ("signature", "signatures")
-_FEW = 3
-"""Elements of a long tuple that are looked into: the first, the second and the last."""
+_SWAPS = 3
+"""Values from elsewhere in the message that are put in the place of one."""
 
 
 def leaves(message: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Go through the values inside a message: numbers, texts, bytes, and tuples as a whole."""
+    """Go through the values inside a message: numbers, texts, bytes, and its parts and tuples as a whole too.
+
+    Of a long tuple the first, the second and the last element are looked into.
+    """
     if isinstance(message, msgspec.Struct):
+        if path:
+            yield path, message
         for name in message.__struct_fields__:
             value = getattr(message, name)
             if name in _SIGNATURES and not value:
@@ -74,23 +81,51 @@ def _changes(value: Any) -> list[Any]:
     return []
 
 
+@lru_cache
+def _may_be_missing(kind: type, name: str) -> bool:
+    return NoneType in get_args(get_type_hints(kind)[name])
+
+
+def _optional_parts(message: Any, path: Path = ()) -> Iterator[Path]:
+    """Go through the places inside a message where something stands that may be left out."""
+    parts = dict(leaves(message, path)) | {path: message}
+    for place, part in parts.items():
+        if isinstance(part, msgspec.Struct):
+            for name in part.__struct_fields__:
+                if getattr(part, name) is not None and _may_be_missing(type(part), name):
+                    yield (*place, name)
+
+
 def mutations(message: Any, earlier: Any = None) -> list[Callable[[], Any]]:
     """List all single mutations of a message, each to be made by a call.
 
-    `earlier` is an older message of the same type: its values stand in for stale ones.
+    `earlier` is an older message of the same type: its values stand in for stale ones. A whole part that is stale or
+    stands in another's place may well be signed by others, as a certificate is.
     """
-    found: list[Callable[[], Any]] = []
+    found: list[tuple[Path, Any]] = [(path, None) for path in _optional_parts(message)]
     places = list(leaves(message))
     old = dict(leaves(earlier)) if type(earlier) is type(message) else {}
     for path, value in places:
         candidates = _changes(value)
         if path in old:
             candidates.append(old[path])
-        candidates += [other for place, other in places if place != path and type(other) is type(value)][:_FEW]
-        for candidate in candidates:
-            if candidate != value:
-                found.append(lambda path=path, candidate=candidate: with_value(message, path, candidate))  # type: ignore[misc]
-    return found
+        candidates += _others(value, [other for _, other in places])
+        found += [(path, candidate) for candidate in _different(value, candidates)]
+    return [lambda path=path, value=value: with_value(message, path, value) for path, value in found]  # type: ignore[misc]
+
+
+def _others(value: Any, values: list[Any]) -> list[Any]:
+    """Choose a few other values of the same type."""
+    return _different(value, [other for other in values if type(other) is type(value)])[:_SWAPS]
+
+
+def _different(value: Any, candidates: list[Any]) -> list[Any]:
+    """Leave out what is the value itself, and what is there already."""
+    kept: list[Any] = []
+    for candidate in candidates:
+        if candidate != value and candidate not in kept:
+            kept.append(candidate)
+    return kept
 
 
 def count_mutations(message: Any, earlier: Any = None) -> int:
