@@ -44,18 +44,23 @@ def replay(
     as_json: bool,
 ) -> int:
     """Run the schedule of SEED again, event by event, and say what came of it."""
-    from bftkit.testing.chart import write_chart
+    from bftkit.testing.chart import instance_names, write_chart
     from bftkit.testing.journal import Journal
+    from bftkit.testing.simulation import finish
 
     case = case_of(seed, engine, replicas, profile, decisions)
     journal = Journal()
-    outcome = case.run(journal)
-    violation = outcome.violations[0] if outcome.violations else ""
+    world = case.world(journal)
+    outcome = finish(world)
     if trace is not None:
         journal.write(trace)
     if chart is not None:
         write_chart(
-            chart, journal, title=f"{case.engine}, seed {case.seed}, {case.replicas} members", violation=violation
+            chart,
+            journal,
+            title=f"{case.engine}, seed {case.seed}, {case.replicas} members",
+            violation=outcome.violations[0] if outcome.violations else None,
+            names=instance_names(world),
         )
     emit(
         _document(outcome, journal, as_json=as_json),
