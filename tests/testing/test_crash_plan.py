@@ -1,0 +1,116 @@
+"""Where a simulated member is going to crash."""
+
+from __future__ import annotations
+
+import pytest
+
+from bftkit.testing.crash_plan import CrashPlan
+from bftkit.testing.disk import CrashMode, SimulatedCrash
+from bftkit.testing.nemesis import Fault
+from bftkit.testing.profile import Profile
+from bftkit.testing.simulation import finish, make_world
+from bftkit.testing.solo import solo_spec
+
+FAULT = Fault(5, "crashes_at_output", (0,), 1, 40_000, CrashMode.TORN, 3)
+
+
+def passes(plan: CrashPlan, *names: str) -> int:
+    """Count the failpoints that are passed before the crash."""
+    for number, name in enumerate(names):
+        try:
+            plan.reached(name)
+        except SimulatedCrash:
+            return number
+    return len(names)
+
+
+def test_nothing_is_planned_at_first():
+    plan = CrashPlan()
+    for _ in range(100):
+        plan.performing()
+    assert passes(plan, "a", "b", "") == 3
+
+
+@pytest.mark.parametrize("left", [0, 1, 5])
+def test_a_crash_takes_the_place_of_an_output_and_comes_once(left):
+    plan = CrashPlan()
+    plan.outputs_left = left
+    for _ in range(left):
+        plan.performing()
+    with pytest.raises(SimulatedCrash, match="in the middle of a step's outputs"):
+        plan.performing()
+    plan.performing()
+
+
+@pytest.mark.parametrize("hits", [1, 2, 3])
+def test_a_failpoint_is_passed_until_its_last_hit(hits):
+    plan = CrashPlan()
+    plan.arm("here", hits)
+    assert passes(plan, *["there", "here"] * hits) == 2 * hits - 1
+    assert passes(plan, "here", "here", "here") == 3, "it is armed once"
+
+
+def test_arming_again_replaces_what_was_armed():
+    plan = CrashPlan()
+    plan.arm("here", 1)
+    plan.arm("there", 1)
+    assert passes(plan, "here", "there") == 1
+
+
+def test_a_crash_ends_what_was_planned_for_that_life_and_keeps_what_is_for_the_next():
+    plan = CrashPlan()
+    plan.plan("crashes_at_output", FAULT)
+    plan.outputs_left, plan.sync_fails = 3, True
+    plan.in_recovery, plan.at_start = [4], ("later", 2)
+    plan.arm("here", 1)
+    plan.crashed()
+    assert (plan.outputs_left, plan.sync_fails, plan.kind) == (-1, False, "")
+    assert passes(plan, "here") == 1
+    assert (plan.fault, plan.in_recovery, plan.at_start) == (FAULT, [4], ("later", 2))
+
+
+def test_clearing_ends_everything():
+    plan = CrashPlan()
+    plan.plan("crashes_in_recovery", FAULT)
+    plan.in_recovery, plan.at_start = [4], ("later", 2)
+    plan.clear()
+    assert (plan.fault, plan.in_recovery, plan.at_start, plan.kind) == (None, [], None, "")
+
+
+def test_a_planned_crash_leaves_and_lasts_what_its_fault_says():
+    world = make_world(1, solo_spec(), 1, Profile(clients=1))
+    (node,) = world.nodes
+    world.start()
+    world.events.run(10_000)
+    node.plan.outputs_left = 0
+    node.plan.plan("crashes_at_output", FAULT)
+    world.events.run(4_000_000, lambda: not node.alive)
+    crashed_us = world.events.now_us
+    assert world.hits["crashes_at_output"] == world.hits["writes torn"] == 1
+    world.events.run(crashed_us + 39_999)
+    assert not node.alive
+    world.events.run(crashed_us + 40_000)
+    assert node.alive
+    assert node.plan.fault is None
+
+
+def test_crashes_in_recovery_follow_each_other_until_a_start_succeeds():
+    world = make_world(1, solo_spec(), 1, Profile(clients=1, envelopes=2))
+    (node,) = world.nodes
+    node.plan.in_recovery = [3, 2, 1]
+    world.start()
+    assert not node.alive
+    assert world.events.run(1_000_000, lambda: node.alive)
+    assert node.plan.in_recovery == []
+    assert world.counters["crashes"] == 3
+
+
+@pytest.mark.parametrize("name", ["node.after_recovery", "node.before_listen", "node.after_listen"])
+def test_a_failpoint_may_wait_for_the_next_start(name):
+    world = make_world(2, solo_spec(), 1, Profile(clients=1, envelopes=3, crashes=1))
+    world.nodes[0].plan.at_start = (name, 1)
+    world.nodes[0].plan.plan("failpoints", FAULT)
+    outcome = finish(world)
+    assert outcome.violations == ()
+    assert outcome.faults_hit["failpoints"] == 1
+    assert outcome.counters["crashes"] == 2
