@@ -3,7 +3,7 @@
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from bftkit.replica.inputs import Executed, SnapshotInstalled
+from bftkit.replica.inputs import Executed, SnapshotInstalled, SnapshotSaved
 from bftkit.runtime.application import FULL_DISK_RETRY_S, MAX_TAKEN, ApplicationStage
 
 if TYPE_CHECKING:
@@ -68,6 +68,9 @@ class SimulatedApplication:
         node, world = self._node, self._node.world
         if isinstance(event, Executed) and event.state_root is not None and node.honest:
             world.checkers.roots_at_position(node.index, event.position, (event.state_root, event.sessions_root or b""))
-        if isinstance(event, SnapshotInstalled) and not event.problem:
+        installed = isinstance(event, SnapshotInstalled) and not event.problem
+        if node.honest and (installed or isinstance(event, SnapshotSaved)):
+            world.checkers.state_saved(node.index, event.certificate.checkpoint.height)
+        if installed:
             world.checkers.restarted(node.index)
             world.counters["state transfers"] += 1

@@ -3,7 +3,7 @@
 One object watches all members. The first broken rule ends the run with a `Violation`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from bftkit.core.batch import BatchRef, CommittedBatch
@@ -81,7 +81,8 @@ class Checkers:
         self._appended: dict[ReplicaIndex, list[tuple[int, bytes]]] = {}
         self._reached: dict[ReplicaIndex, tuple[int, int]] = {}
         """For each member in this life, the last decided position and the height of its state."""
-        self._highest: dict[ReplicaIndex, int] = {}
+        self._saved: dict[ReplicaIndex, int] = {}
+        """For each member, the height of the newest state on its disk."""
         self._steps = 0
         self.commits = 0
         """Positions with batches that were decided."""
@@ -134,14 +135,16 @@ class Checkers:
 
     def _expect_durable(self, height: int) -> None:
         """See that a quorum holds what a client was told, on its disks or in its state (less those who may lie)."""
-        if self._settings is None or height not in self._heights:
+        if self._settings is None:
             return
+        if height not in self._heights:
+            raise Violation(f"height {height} was acknowledged, and nobody decided it")
         quorum = self._settings.membership.quorum.quorum
         mask = self._bodies.get(self._heights[height], 0)
         holders = sum(
             1
             for member in range(len(self._settings.membership))
-            if member not in self.suspects and (mask >> member & 1 or self._highest.get(member, 0) >= height)
+            if member not in self.suspects and (mask >> member & 1 or self._saved.get(member, 0) >= height)
         )
         if holders < quorum - len(self.suspects):
             raise Violation(f"height {height} was acknowledged, and only {holders} honest members hold it")
@@ -152,9 +155,9 @@ class Checkers:
         """Take one decided position of one member: equal everywhere, and without a gap."""
         position = execute.position
         mine = (execute.first_height, execute.refs)
+        self._prove(member, execute.position, execute.certificate)
         first = self._positions.get(position)
         if first is None:
-            self._prove(member, execute.position, execute.certificate)
             self._decide(execute)
         elif first != mine:
             raise Violation(f"n{member} decides {mine} at position {position} where another decided {first}")
@@ -294,6 +297,23 @@ class Checkers:
                     self.body_held(member, digest)
             self._appended[member] = [(at, digest) for at, digest in appended if at > index]
 
+    def bodies_found(self, member: ReplicaIndex, digests: Iterable[bytes]) -> None:
+        """Note which bodies a member finds on its disk when it starts: those, and no others."""
+        for digest in self._bodies:
+            self._bodies[digest] &= ~(1 << member)
+        for digest in digests:
+            self.body_held(member, digest)
+
+    def state_saved(self, member: ReplicaIndex, height: int) -> None:
+        """Note that a state is on a member's disk."""
+        self._saved[member] = max(height, self._saved.get(member, 0))
+
+    def state_found(self, member: ReplicaIndex, height: int) -> None:
+        """Note which state a member finds when it starts: none older than one that it had saved."""
+        if member not in self.suspects and height < self._saved.get(member, 0):
+            raise Violation(f"n{member} starts at height {height}, and had saved {self._saved[member]}")
+        self._saved[member] = height
+
     def body_held(self, member: ReplicaIndex, digest: bytes) -> None:
         """Note a body that is on a member's disk."""
         self._bodies[digest] = self._bodies.get(digest, 0) | 1 << member
@@ -310,8 +330,6 @@ class Checkers:
         now = self._reached[member] = (commits.position, height)
         if before is not None and (now[0] < before[0] or now[1] < before[1]):
             raise Violation(f"n{member} goes back from {before} to {now}")
-        if height > self._highest.get(member, 0):
-            self._highest[member] = height
         if height > commits.height or not commits.executed <= commits.executing <= commits.position:
             raise Violation(f"n{member} has executed what is not decided: height {height} of {commits.height}")
         self._steps += 1

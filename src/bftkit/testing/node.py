@@ -158,8 +158,9 @@ class SimulatedNode:
         self.replica = recovered.replica
         for digest, index in self.replica.payloads.indices():
             self._payloads.recovered(digest, index)
-            if self.honest:
-                world.checkers.body_held(self.index, digest)
+        if self.honest:
+            world.checkers.bodies_found(self.index, [digest for digest, _ in self.replica.payloads.indices()])
+            world.checkers.state_found(self.index, snapshot[0].checkpoint.height if snapshot is not None else 0)
         stage = ApplicationStage(
             self.executor, self._payloads, self._snapshots, self.clock, lambda outcome: None, self.plan.reached
         )

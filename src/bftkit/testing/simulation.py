@@ -35,6 +35,9 @@ HEALING_STEPS = 4_000
 VIEWS_FOR_EACH_FAULT = 2
 """Views that a healed group may need because of one faulty member."""
 
+VIEWS_FOR_EACH_COMMIT = 3
+"""Views that a group with nothing to suffer may need for one commit."""
+
 SPARE_VIEWS = 4
 """Views that it may need besides."""
 
@@ -210,16 +213,31 @@ def run(world: World) -> int:
 
     if not _let_pass(world, bound_ms, live):
         raise Violation("no progress after everything healed: " + _explain(world))
+    _expect_survivors(world)
     heal_ms = (world.events.now_us - healed_us) // 1_000
     if world.steps - steps > HEALING_STEPS * len(world.nodes) ** 2:
         raise Violation(f"{world.steps - steps} steps after everything healed, before anything new was executed")
     if _views(world) - views > most_views(world):
         raise Violation(f"{_views(world) - views} views after everything healed, before anything new was executed")
+    views, commits = _views(world), world.checkers.commits
     if not _let_pass(world, SYNC_MS, lambda: _equal(world)):
         raise Violation("members stay apart after everything healed: " + _explain(world))
+    if _views(world) - views > VIEWS_FOR_EACH_COMMIT * (world.checkers.commits - commits):
+        raise Violation(
+            f"{_views(world) - views} views for {world.checkers.commits - commits} commits in a healed group"
+        )
     _read_back(world)
     _fall_silent(world)
     return heal_ms
+
+
+def _expect_survivors(world: World) -> None:
+    """See that no more members have stopped for good than may be faulty."""
+    members = len(world.settings.membership)
+    if len({node.index for node in _trusted(world)}) < members - world.tolerated - sum(
+        not n.honest for n in world.nodes
+    ):
+        raise Violation("too many members have stopped for good: " + _explain(world))
 
 
 def _trusted(world: World) -> list[SimulatedNode]:
