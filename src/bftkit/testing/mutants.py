@@ -2,7 +2,10 @@
 
 A proving ground that finds nothing may be blind. A *mutant* replaces one named function, method or constant while it
 runs; nothing in the product knows of it. Mutants are listed by the entry-point group `bftkit.mutants`: the library's
-own, and those of each engine in its `mutants.py`, which nothing else imports.
+own, and those of each engine in its `mutants` module or package, which nothing else imports.
+
+To add one, write a function that takes what is there and returns what stands there instead, and list a `Mutant` with
+the hunts that must find it. `Schedules` come first: what only a `Check` finds, the simulator cannot see.
 """
 
 import sys
@@ -17,8 +20,10 @@ from typing import Any
 import msgspec
 
 from bftkit.errors import EngineError
+from bftkit.plugins import ENTRY_POINT_GROUP as ENGINES
 from bftkit.testing.profile import Profile
 from bftkit.testing.simulation import finish, forget_engines, seeded_world
+from bftkit.testing.twins import TwinsPlan, twins_cases
 
 ENTRY_POINT_GROUP = "bftkit.mutants"
 """Entry-point group that lists tuples of mutants by package."""
@@ -62,6 +67,33 @@ class Schedules(msgspec.Struct, frozen=True):
         return None
 
 
+class Scenarios(msgspec.Struct, frozen=True):
+    """A hunt with twins: one member is two instances of honest code under one key."""
+
+    engine: str = "pbft"
+    losses: tuple[str, ...] = ("",)
+    """What views may lose; see `TwinsPlan`."""
+    aimed: bool = False
+    """Whether they may lose it at one instance only."""
+    seed: int = 1
+    """Shuffles the scenarios."""
+    count: int = 200
+
+    def describe(self) -> str:
+        """Say where it looks."""
+        return f"{self.engine}, twins"
+
+    def run(self, until: float) -> str | None:
+        """Return what is wrong in the first scenario that shows it, or None when scenarios or time run out."""
+        plan = TwinsPlan(self.engine, losses=self.losses, aimed=self.aimed, seed=self.seed)
+        for index, case in twins_cases(plan, range(self.count)):
+            if case.problem is not None:
+                return f"scenario {index}: {case.problem}"
+            if time.monotonic() > until:
+                break
+        return None
+
+
 class Check(msgspec.Struct, frozen=True):
     """A hunt by one direct look: for rules that no run of honest code ever puts to the test."""
 
@@ -87,7 +119,7 @@ class Mutant(msgspec.Struct, frozen=True):
     """What is replaced: "package.module:name" or "package.module:Class.name"."""
     make: Callable[[Any], Any]
     """Takes what is there, returns what stands there instead."""
-    hunts: tuple[Schedules | Check, ...]
+    hunts: tuple[Schedules | Scenarios | Check, ...]
     """Where it is looked for, in this order."""
 
 
@@ -142,13 +174,15 @@ def applied(mutant: Mutant) -> Iterator[None]:
     try:
         _set(owner, name, replacement, undo)
         if not isinstance(owner, type):
-            for module in [module for key, module in sorted(sys.modules.items()) if key.startswith("bftkit")]:
-                _replace_in(module, original, replacement, undo)
+            _replace_everywhere(name, original, replacement, undo)
         forget_engines()
         yield
     finally:
         for step in reversed(undo):
             step()
+        if not isinstance(owner, type):
+            # A module that was imported meanwhile has got the replacement, and is to keep the original.
+            _replace_everywhere(name, replacement, original, [])
         forget_engines()
 
 
@@ -158,19 +192,39 @@ def _set(owner: Any, name: str, value: Any, undo: list[Callable[[], None]]) -> N
     setattr(owner, name, value)
 
 
-def _replace_in(module: Any, original: Any, replacement: Any, undo: list[Callable[[], None]]) -> None:
-    """Replace a function that a module has by name, in a table, or in a field of a specification."""
-    for name, value in list(vars(module).items()):
-        if value is original:
-            _set(module, name, replacement, undo)
+def _replace_everywhere(name: str, original: Any, replacement: Any, undo: list[Callable[[], None]]) -> None:
+    """Replace it in all modules of the library, of every engine, and of whoever lists mutants."""
+    points = [point for group in (ENGINES, ENTRY_POINT_GROUP) for point in entry_points(group=group)]
+    packages = {"bftkit", *(point.module.partition(".")[0] for point in points)}
+    for key, module in sorted(sys.modules.items()):
+        if key.partition(".")[0] in packages:
+            _replace_in(module, name, original, replacement, undo)
+
+
+def _replace_in(module: Any, name: str, original: Any, replacement: Any, undo: list[Callable[[], None]]) -> None:
+    """Replace a function that a module has by name, in a table, or in a field of a specification.
+
+    A constant is replaced under its own name only: equal numbers are one object.
+    """
+    movable = callable(original)
+    for key, value in list(vars(module).items()):
+        if value is original and (movable or key == name):
+            _set(module, key, replacement, undo)
+        elif not movable:
+            continue
         elif isinstance(value, dict) and any(entry is original for entry in value.values()):
             before = dict(value)
             undo.append(lambda table=value, before=before: table.update(before))  # type: ignore[misc]
-            value.update({key: replacement for key, entry in before.items() if entry is original})
+            value.update({each: replacement for each, entry in before.items() if entry is original})
         elif isinstance(value, msgspec.Struct):
             fields = [field for field in value.__struct_fields__ if getattr(value, field, None) is original]
             if fields:
-                _set(module, name, msgspec.structs.replace(value, **dict.fromkeys(fields, replacement)), undo)
+                _set(module, key, msgspec.structs.replace(value, **dict.fromkeys(fields, replacement)), undo)
+
+
+def doing_nothing(original: Any) -> Any:
+    """Make a function or method that does nothing and returns None, whatever it is given."""
+    return lambda *arguments, **options: None
 
 
 # --- Hunting --------------------------------------------------------------------------------------------------------
@@ -183,7 +237,8 @@ def hunt(mutant: Mutant, *, enough_s: float = ENOUGH_S) -> MutantResult:
         for each in mutant.hunts:
             finding = each.run(started + enough_s)
             if finding is not None:
-                return MutantResult(mutant.name, True, _since(started), each.describe(), finding)
+                in_time = _since(started) <= enough_s
+                return MutantResult(mutant.name, in_time, _since(started), each.describe(), finding)
             if time.monotonic() > started + enough_s:
                 break
     return MutantResult(mutant.name, False, _since(started))

@@ -1,0 +1,12 @@
+"""The library, broken on purpose; see `bftkit.testing.mutants`."""
+
+from bftkit.testing.mutant_catalogue import agreement, replica, sessions, storage, wire
+
+MUTANTS = (
+    *agreement.MUTANTS,
+    *replica.MUTANTS,
+    *sessions.MUTANTS,
+    *storage.MUTANTS,
+    *wire.MUTANTS,
+)
+"""All of the library's."""
