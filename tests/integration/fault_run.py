@@ -34,6 +34,8 @@ WORKERS = 4
 """Workers in each group."""
 LEAST_PER_SECOND = 20.0
 """A run with fewer known outcomes proves nothing."""
+LONG_S = 240.0
+"""A run of so long must have done everything at least once."""
 HEAL_S = 120.0
 """How long a healed cluster may take until all states are equal."""
 ENOUGH_FREE_BYTES = 200_000
@@ -47,7 +49,7 @@ class Nemesis:
         self._cluster = cluster
         self._chance = chance
         self.hits: Counter[str] = Counter()
-        self._ways: tuple[tuple[str, Callable[[], Awaitable[None]]], ...] = (
+        self.ways: tuple[tuple[str, Callable[[], Awaitable[None]]], ...] = (
             ("kill", self.kill),
             ("kill all", self.kill_all),
             ("pause", self.pause),
@@ -68,11 +70,11 @@ class Nemesis:
     async def run(self, until: anyio.Event) -> None:
         """Go through all ways in an order of its own, again and again."""
         while not until.is_set():
-            for name, way in self._chance.sample(self._ways, len(self._ways)):
+            for name, way in self._chance.sample(self.ways, len(self.ways)):
                 if until.is_set():
                     return
-                self.hits[name] += 1
                 await way()
+                self.hits[name] += 1
                 await self.restart_ended()
                 await anyio.sleep(self._chance.uniform(0.5, 2.0))
 
@@ -266,13 +268,17 @@ async def hurt(folder: Path, seconds: float, seed: int, say: Callable[[str], Non
 def _report(
     history: History, nemesis: Nemesis, elapsed: float, equal: bool, codes: dict[str, int | None]
 ) -> dict[str, Any]:
-    operations = history.operations
+    operations = history.load
     known = sum(one.returned is not None for one in operations)
     begun = time.monotonic()
     verdict = history.judge()
-    lost = sum(1 for one in verdict.stuck if one.client >= 10_000)
+    lost = 0 if verdict.ok else history.lost
+    missing = sorted({name for name, _ in nemesis.ways} - set(nemesis.hits))
     problem = history_problem(operations, seconds=elapsed, least_per_second=LEAST_PER_SECOND)
-    expected = {name for name, _ in nemesis._ways}
+    if history.unread:
+        problem = f"{history.unread} keys were not read in the end"
+    if elapsed >= LONG_S and missing:
+        problem = f"no {', no '.join(missing)}"
     return {
         "seconds": round(elapsed, 1),
         "operations": len(operations),
@@ -288,7 +294,8 @@ def _report(
         "lost": lost,
         "equal_state": equal,
         "invalid": problem or "",
-        "missing_faults": sorted(expected - set(nemesis.hits)),
+        "unread": history.unread,
+        "missing_faults": missing,
         "check_s": round(time.monotonic() - begun, 1),
         "ok": verdict.ok and equal and problem is None and not lost and set(codes.values()) == {None},
     }

@@ -55,7 +55,7 @@ class LinkProxy:
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
         self.there, self.back = Direction(), Direction()
-        self._streams: list[ByteStream] = []
+        self._connections: dict[anyio.CancelScope, tuple[ByteStream, ByteStream]] = {}
         self._listener: SocketListener | None = None
 
     async def listen(self) -> str:
@@ -76,15 +76,14 @@ class LinkProxy:
                 far = await anyio.connect_tcp(*self._target)
             except OSError:
                 return
-            async with far:
-                self._streams += [near, far]
+            async with far, anyio.create_task_group() as tasks:
+                self._connections[tasks.cancel_scope] = (near, far)
                 try:
-                    async with anyio.create_task_group() as tasks:
-                        tasks.start_soon(self._pump, near, far, self.there, tasks)
-                        tasks.start_soon(self._pump, far, near, self.back, tasks)
+                    tasks.start_soon(self._pump, near, far, self.there, tasks)
+                    tasks.start_soon(self._pump, far, near, self.back, tasks)
+                    await anyio.sleep_forever()
                 finally:
-                    self._streams.remove(near)
-                    self._streams.remove(far)
+                    del self._connections[tasks.cancel_scope]
 
     async def _pump(self, source: ByteStream, sink: ByteStream, way: Direction, tasks: anyio.abc.TaskGroup) -> None:
         try:
@@ -109,11 +108,18 @@ class LinkProxy:
 
     def reset(self) -> int:
         """Break all connections as a crash of the network would; return how many."""
-        for stream in self._streams:
-            raw = stream.extra(SocketAttribute.raw_socket)
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            raw.shutdown(socket.SHUT_RDWR)
-        return len(self._streams) // 2
+        broken = 0
+        for scope, streams in list(self._connections.items()):
+            for stream in streams:
+                try:
+                    raw = stream.extra(SocketAttribute.raw_socket)
+                    # Closed without a farewell: whoever is there sees a reset.
+                    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                except OSError:
+                    continue  # it is gone already
+            scope.cancel()
+            broken += 1
+        return broken
 
     def heal(self) -> None:
         """End all faults of this link."""

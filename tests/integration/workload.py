@@ -10,14 +10,27 @@ from typing import Any
 import anyio
 
 from bftkit import Client, NotReady, OutcomeUnknown, Overloaded, Receipt, Rejected
-from bftkit.batteries.kv import Status, add, compare_and_set, delete, put, read, result
-from bftkit.testing.linearizability import COUNTER, REGISTER, Operation, Verdict, check_by_index, check_history
+from bftkit.batteries.kv import add, compare_and_set, delete, put, read, result
+from bftkit.testing.linearizability import (
+    KEY_VALUE,
+    Operation,
+    Verdict,
+    check_by_index,
+    check_history,
+    partition,
+)
 
 CALLS_PER_KEY = 90
 """Calls after which a group of workers turns to another key: long histories take long to search."""
 
 PATIENCE_S = 20.0
 """After so long a call has no known outcome."""
+
+READERS = 10_000
+"""Clients with this number and above read everything in the end."""
+
+READ_TRIES = 20
+"""How often a key is read in the end until there is an answer."""
 
 PAUSE_S = 0.05
 """Pause of a worker that was refused."""
@@ -60,15 +73,30 @@ class History:
         self.longest_gap_s = max(self.longest_gap_s, now - self.last_answer)
         self.last_answer = now
 
+    @property
+    def load(self) -> list[Operation]:
+        """The calls of the workers, without those that read everything in the end."""
+        return [one for one in self.operations if one.client < READERS]
+
+    @property
+    def unread(self) -> int:
+        """How many keys were used, and not read in the end."""
+        used = {one.key for one in self.operations}
+        return len(used - {one.key for one in self.operations if one.client >= READERS and one.returned is not None})
+
+    @property
+    def lost(self) -> int:
+        """How many keys lost an acknowledged write: all was well until they were read in the end."""
+        lost = 0
+        for part in partition(self.operations).values():
+            before = [one for one in part if one.client < READERS]
+            lost += not check_history(part, KEY_VALUE).ok and check_history(before, KEY_VALUE).ok
+        return lost
+
     def judge(self) -> Verdict:
         """Look for an order of all calls, by search and by the log."""
-        for counts, model in ((True, COUNTER), (False, REGISTER)):
-            some = [one for one in self.operations if (str(one.key).startswith("counter")) is counts]
-            for check in (check_by_index, check_history):
-                verdict = check(some, model)
-                if not verdict.ok:
-                    return verdict
-        return Verdict(True)
+        verdict = check_by_index(self.operations, KEY_VALUE)
+        return check_history(self.operations, KEY_VALUE) if verdict.ok else verdict
 
 
 class Worker:
@@ -104,8 +132,8 @@ class Worker:
             return ("delete",), delete(key)
         return ("cas", self._seen, value), compare_and_set(key, self._seen, value)
 
-    async def call(self, client: Client, key: bytes, call: tuple[tuple[Any, ...], bytes] | None = None) -> None:
-        """Make one call and write down what came of it."""
+    async def call(self, client: Client, key: bytes, call: tuple[tuple[Any, ...], bytes] | None = None) -> bool:
+        """Make one call and write down what came of it; say whether it was answered."""
         meaning, command = call or self._draw(key)
         called = time.monotonic_ns()
         try:
@@ -119,38 +147,35 @@ class Worker:
         else:
             self._history.answered()
             self._note(key, meaning, called, receipt)
+            return True
+        return False
 
     def _note(self, key: bytes, meaning: tuple[Any, ...], called: int, receipt: Receipt | None) -> None:
         returned = time.monotonic_ns() if receipt is not None else None
-        output = self._output(meaning, receipt.result) if receipt is not None else None
+        output = self._output(receipt.result) if receipt is not None else None
         index = (receipt.height,) if receipt is not None else None
         self._history.operations.append(Operation(self.number, called, returned, meaning, output, key.decode(), index))
 
-    def _output(self, meaning: tuple[Any, ...], data: bytes) -> Any:
+    def _output(self, data: bytes) -> tuple[int, bytes | None]:
         answer = result(data)
-        if self._group.counts:
-            return int(answer.value or b"0")
-        match meaning[0]:
-            case "get":
-                self._seen = answer.value if answer.status is Status.OK else None
-                return self._seen
-            case "put":
-                return None
-            case "delete":
-                return answer.status is Status.OK
-            case _:
-                return answer.status is Status.OK
+        if answer.status or answer.value is not None:
+            # It says what the key holds.
+            self._seen = answer.value
+        return int(answer.status), answer.value
 
 
 async def read_back(client: Client, history: History, groups: list[Group]) -> None:
     """Read every key that was ever used, so that what was acknowledged and is gone shows."""
-    reader = {group.number: Worker(10_000 + group.number, group, history, random.Random(0)) for group in groups}
     async with anyio.create_task_group() as tasks:
         for group in groups:
-            tasks.start_soon(_read_keys, client, group, reader[group.number])
+            tasks.start_soon(
+                _read_keys, client, group, Worker(READERS + group.number, group, history, random.Random(0))
+            )
 
 
 async def _read_keys(client: Client, group: Group, reader: Worker) -> None:
     for window in range(group.window + 1):
         key = Group(group.number, group.counts, window).key
-        await reader.call(client, key, (("get",), read(key)))
+        for _ in range(READ_TRIES):
+            if await reader.call(client, key, (("get",), read(key))):
+                break
