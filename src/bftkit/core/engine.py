@@ -133,3 +133,5 @@ class EngineSpec(msgspec.Struct, frozen=True):
     """
     min_members: int = 1
     """Fewest members that the engine makes sense with."""
+    answers_reads: bool = False
+    """Whether `Read` is answered with `ReadReady`; where it is not, a read that must be recent goes through the log."""
