@@ -139,6 +139,11 @@ class PbftEngine:
         arm_timers(state, out)
         return out
 
+    @property
+    def view(self) -> int:
+        """Return the current view."""
+        return self.state.view
+
     def status(self) -> EngineStatus:
         """Say the view, the leader, and what is waited for and from whom."""
         return explain.status(self.state)

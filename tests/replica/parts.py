@@ -105,6 +105,10 @@ class ScriptedEngine:
         self.inputs.append(event)
         return self.react(event)
 
+    @property
+    def view(self) -> int:
+        return self.status_now.view
+
     def status(self) -> EngineStatus:
         return self.status_now
 

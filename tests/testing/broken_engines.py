@@ -42,6 +42,10 @@ class Wrapped:
     def step(self, event: Any) -> list[Any]:
         return self.inner.step(event)
 
+    @property
+    def view(self) -> int:
+        return self.inner.view
+
     def status(self) -> EngineStatus:
         return self.inner.status()
 
@@ -233,13 +237,13 @@ class Skipping(Wrapped):
 
     def __init__(self, inner: ConsensusEngine[Any]) -> None:
         super().__init__(inner)
-        self.view = 0
+        self.lost_in = 0
+        """The view of the last decision that was lost."""
 
     def step(self, event: Any) -> list[Any]:
         out = self.inner.step(event)
-        view = self.inner.status().view
-        if view != self.view and any(isinstance(one, Commit) for one in out):
-            self.view = view
+        if self.view != self.lost_in and any(isinstance(one, Commit) for one in out):
+            self.lost_in = self.view
             out = [one for one in out if not isinstance(one, Commit)]
         return out
 

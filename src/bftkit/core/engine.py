@@ -60,6 +60,11 @@ class ConsensusEngine(Protocol[Message_co]):
         """Take one input and return what is to be done, in order."""
         ...
 
+    @property
+    def view(self) -> int:
+        """Return the term, view or round that `status` would say; asked after most steps, so it must cost nothing."""
+        ...
+
     def status(self) -> EngineStatus:
         """Say the view, the leader, and what is waited for and from whom."""
         ...

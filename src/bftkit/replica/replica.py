@@ -193,9 +193,9 @@ class Replica:
                 recorded = True
                 self._record_step(persists, refused.new_slots)
             self._perform(output)
-        # An engine that changes its view has something to say about it; asking after each step costs as much as it.
-        status = self.engine.status()
-        if status.view != self._view:
+        # An engine that changes its view has something to say about it.
+        if self.engine.view != self._view:
+            status = self.engine.status()
             self._view = status.view
             self.emit(Report("view", f"view {status.view}, {status.mode}", status))
 

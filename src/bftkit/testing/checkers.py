@@ -323,7 +323,7 @@ class Checkers:
     def stepped(self, node: "SimulatedNode") -> None:
         """Look at the member that just moved: it must not forget to go on, go back, or grow beyond its bounds."""
         member, replica = node.index, node.replica
-        if not node.has_plans and not replica.mempool.idle:
+        if not replica.mempool.idle and not node.has_plans:
             raise Violation(f"n{member} has work that waits, and nothing that would wake it")
         commits, height = replica.commits, node.executor.height
         before = self._reached.get(member)

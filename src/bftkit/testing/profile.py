@@ -211,7 +211,7 @@ def draw_profile(name: str, random: Random) -> Profile:
         envelopes=random.randint(4, 16),
         think_ms=random.choice((1, 30, 200)),
         repeat=random.choice((0.0, 0.1, 0.5)) if classes else 0.0,
-        encoded=random.random() < 0.2 or rates["corruption"] > 0.0,
+        encoded=random.random() < 0.1 or rates["corruption"] > 0.0,
         real_signatures=random.randrange(_REAL_SIGNATURES) == 0,
         checkpoint_interval=random.choice((2, 4, 8, 16)),
         snapshot_positions=random.choice((4, 16, 64)),

@@ -117,6 +117,11 @@ class SoloEngine:
         """Take one input and return what is to be done, in order."""
         return self._handlers[type(event)](event)
 
+    @property
+    def view(self) -> int:
+        """Return 0: the one who leads never changes."""
+        return 0
+
     def status(self) -> EngineStatus:
         """Say the view, the leader, and what is waited for and from whom."""
         waiting = ""
