@@ -46,11 +46,11 @@ def on_available(state: State, event: Available) -> list[EngineOutput]:
         complete = state.body_arrived(ref)
         position = state.ordered.get(ref.digest)
         if event.decided and position is None:
-            del state.held[ref.digest]  # it was asked for before its decision was learnt by other means
-            continue
-        if position is None:
+            del state.held[ref.digest]  # its decision was learnt by other means
+        elif position is None:
             state.pending.add(ref)
-        if position is None or position > state.committed:
+            watch(state, ref)
+        elif position > state.committed:
             watch(state, ref)
         for slot in complete:
             vote(state, slot, out)

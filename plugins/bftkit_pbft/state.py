@@ -201,7 +201,10 @@ class State:
         return slot
 
     def place(self, slot: Slot, refs: tuple[BatchRef, ...], digest: bytes) -> None:
-        """Accept a proposal in a slot that has none in this view."""
+        """Accept a proposal in a slot that has none in this view.
+
+        What is proposed where something is committed already may be anything: it orders nothing here.
+        """
         slot.refs, slot.digest = refs, digest
         if self.top <= self.committed:
             self.progress_at = self.now
@@ -210,8 +213,9 @@ class State:
             if self.held.get(ref.digest) != ref:
                 slot.missing[ref.digest] = ref
                 self.waiting.setdefault(ref.digest, []).append(slot.position)
-            self.ordered.setdefault(ref.digest, slot.position)
-            self.pending.discard(ref.digest)
+            if slot.position > self.committed:
+                self.ordered.setdefault(ref.digest, slot.position)
+                self.pending.discard(ref.digest)
 
     def leave_proposals(self) -> list[BatchRef]:
         """Forget what belongs to the current view; return the held batches that lost their proposal."""

@@ -72,5 +72,5 @@ class SimulatedApplication:
         if node.honest and (installed or isinstance(event, SnapshotSaved)):
             world.checkers.state_saved(node.index, event.certificate.checkpoint.height)
         if installed:
-            world.checkers.restarted(node.index)
+            world.checkers.restarted(node.index, event.certificate.position)
             world.counters["state transfers"] += 1

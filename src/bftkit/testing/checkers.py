@@ -81,6 +81,8 @@ class Checkers:
         self._appended: dict[ReplicaIndex, list[tuple[int, bytes]]] = {}
         self._reached: dict[ReplicaIndex, tuple[int, int]] = {}
         """For each member in this life, the last decided position and the height of its state."""
+        self._taken_over: dict[ReplicaIndex, int] = {}
+        """For each member in this life, the position of the state that it took over last."""
         self._saved: dict[ReplicaIndex, int] = {}
         """For each member, the height of the newest state on its disk."""
         self._steps = 0
@@ -161,6 +163,8 @@ class Checkers:
             self._decide(execute)
         elif first != mine:
             raise Violation(f"n{member} decides {mine} at position {position} where another decided {first}")
+        if position <= self._taken_over.get(member, 0):
+            return  # it waited for the disk until a state was taken over that holds its effect
         last = self._executing.get(member)
         if last is not None and (position != last[0] + 1 or execute.first_height != last[1]):
             raise Violation(f"n{member} executes position {position} at height {execute.first_height} after {last}")
@@ -194,10 +198,11 @@ class Checkers:
             if known != ref.digest:
                 raise Violation(f"two batches stand at height {height}")
 
-    def restarted(self, member: ReplicaIndex) -> None:
-        """Note that a member executes again from where its disk says, or goes on from a transferred state."""
+    def restarted(self, member: ReplicaIndex, taken_over: int = 0) -> None:
+        """Note that a member executes again from where its disk says, or goes on from a state at a position."""
         self._executing.pop(member, None)
         self._reached.pop(member, None)
+        self._taken_over[member] = taken_over
 
     def lost_memory(self, member: ReplicaIndex) -> None:
         """Note that a member begins another life: what was not durable is gone."""

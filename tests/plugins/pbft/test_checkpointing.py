@@ -1,6 +1,6 @@
 """Water marks, forgetting, catching up (PBFT §4.3)."""
 
-from bftkit.core.inputs import Sealed, Stable, Synced
+from bftkit.core.inputs import Available, Sealed, Stable, Synced
 from bftkit.core.outputs import Persist
 from bftkit_pbft.messages import FetchNewView, Prepare, PrePrepare, Snapshot, proposal_digest
 from tests.plugins.pbft.lone import Lone, batch, commits, sent, view_change
@@ -71,6 +71,32 @@ def test_memory_stays_within_the_window():
     assert not state.waiting
     assert not state.watch_count
     assert len(replica.records) == 1
+
+
+def test_a_late_proposal_for_a_committed_position_takes_no_batch_away():
+    for first in (True, False):
+        replica = Lone(interval=4)
+        if first:
+            replica.have(A)
+        replica.step(Synced(replica.now, 2, (B,), None))
+        replica.hear(0, PrePrepare(0, 2, (A,)))
+        if not first:
+            replica.have(A)
+        replica.step(Synced(replica.now, 4, (), None))
+        stable(replica, 4)
+        assert A.digest in replica.state.held
+        assert A.digest in replica.state.pending
+        assert replica.state.watch_count == 1
+        assert replica.state.armed
+
+
+def test_a_late_proposal_of_what_was_decided_is_voted_for_and_let_go():
+    replica = Lone(interval=4)
+    replica.step(Synced(replica.now, 2, (A,), None))
+    replica.hear(0, PrePrepare(0, 2, (A,)))
+    assert sent(replica.step(Available(replica.now, (A,), decided=True)), Prepare)
+    assert not replica.state.held
+    assert not replica.state.watch_count
 
 
 def test_catching_up_skips_positions_and_what_they_ordered():
