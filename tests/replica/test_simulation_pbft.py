@@ -106,6 +106,11 @@ def test_a_member_that_lies_about_what_it_has_stops_nobody(seed, liar, lie):
         (108, 7, "all"),  # a transferred state found no space, and was there all the same
         (94, 4, "byzantine"),  # a body came after its decision was forgotten, and nobody saw to it
         (10480, 4, "byzantine"),  # a liar that signed two VIEW-CHANGEs kept a member out of every view
+        (13_165, 4, "all"),
+        (18_724, 4, "all"),
+        (19_813, 4, "all"),
+        (28_941, 4, "all"),
+        (29_664, 4, "all"),
     ],
 )
 def test_a_schedule_that_once_went_wrong_goes_right(seed, members, profile):

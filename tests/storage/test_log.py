@@ -422,6 +422,11 @@ def test_a_crash_before_every_operation_keeps_what_was_acknowledged(mode):
         disk.crash(mode)
         log = open_log(disk, segment_bytes=400)
         found = {record.index: record.payload for record in log.records()}
+        durable_index = log.durable_index
+        disk.crash(CrashMode.NOTHING)
+        log = open_log(disk, segment_bytes=400)
+        assert log.durable_index == durable_index
+        assert {record.index: record.payload for record in log.records()} == found
         assert list(found) == list(range(log.first_index, log.durable_index + 1))
         assert acknowledged <= log.durable_index <= appended
         assert all(payload == b"%d" % (index - 1) * 40 for index, payload in found.items())

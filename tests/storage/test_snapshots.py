@@ -141,6 +141,27 @@ def test_a_full_disk_leaves_what_was_there(disk):
     assert disk.contents() == before
 
 
+def test_a_snapshot_that_was_found_after_a_kill_is_there_after_a_loss_of_power():
+    heights = set()
+    for point in range(100):
+        disk = SimulatedDisk(random.Random(point))
+        store = SnapshotStore(disk, "snapshots")
+        store.save(1, [b"old"], b"m1")
+        disk.crash_after(point)
+        try:
+            store.save(2, [DATA], b"m2")
+        except SimulatedCrash:
+            disk.crash(CrashMode.KILL)
+        else:
+            break
+        found = SnapshotStore(disk, "snapshots").newest()
+        assert found is not None
+        disk.crash(CrashMode.NOTHING)
+        assert SnapshotStore(disk, "snapshots").newest() == found
+        heights.add(found.height)
+    assert heights == {1, 2}
+
+
 @pytest.mark.parametrize("mode", list(CrashMode))
 def test_a_crash_at_each_step_leaves_the_old_snapshot_or_the_new_one(mode):
     heights = set()

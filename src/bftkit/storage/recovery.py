@@ -18,7 +18,7 @@ from bftkit.errors import CorruptLog
 from bftkit.storage.double_slot import DoubleSlot
 from bftkit.storage.interface import Storage
 from bftkit.storage.record import SALT_BYTES
-from bftkit.storage.replacement import join, remove_leftovers, replace_file
+from bftkit.storage.replacement import join, remove_leftovers, replace_file, settle_names
 from bftkit.storage.segment import (
     SegmentHeader,
     SegmentReader,
@@ -102,6 +102,7 @@ def recover(
     and `StorageFull`.
     """
     remove_leftovers(storage, directory)
+    settle_names(storage, directory)
     present = list_segments(storage, directory)
     mark = read_mark(slot)
     if mark is None:

@@ -48,6 +48,15 @@ def remove_leftovers(storage: Storage, directory: str) -> None:
             storage.remove(join(directory, name))
 
 
+def settle_names(storage: Storage, directory: str) -> None:
+    """Make durable what an earlier life has left under its names.
+
+    A process that was killed between a rename and the sync of its directory leaves a name that is there to see, and
+    gone after a loss of power; nothing may rest on it before.
+    """
+    storage.sync_directory(directory)
+
+
 def make_durable_directory(storage: Storage, directory: str) -> None:
     """Create a directory if it is missing, and see to it that it stays."""
     if directory:

@@ -18,7 +18,7 @@ import msgspec
 from bftkit.errors import StorageError
 from bftkit.storage.interface import Buffer, Storage
 from bftkit.storage.preamble import PREAMBLE_BYTES, check_preamble, encode_preamble
-from bftkit.storage.replacement import join, make_durable_directory, remove_leftovers, replace_file
+from bftkit.storage.replacement import join, make_durable_directory, remove_leftovers, replace_file, settle_names
 
 MAGIC = b"bftsnap\0"
 VERSION = 1
@@ -68,6 +68,7 @@ class SnapshotStore:
         """Snapshots that were found damaged, by height, for the operator; they are never used."""
         make_durable_directory(storage, directory)
         remove_leftovers(storage, directory)
+        settle_names(storage, directory)
 
     def heights(self) -> list[int]:
         """Return the heights that have a snapshot, damaged or not, ascending."""

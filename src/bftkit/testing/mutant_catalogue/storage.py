@@ -12,7 +12,7 @@ from bftkit.storage.replacement import TEMPORARY_SUFFIX
 from bftkit.storage.snapshots import CHUNK_BYTES, SUFFIX, SnapshotStore
 from bftkit.testing.disk import CrashMode, SimulatedDisk
 from bftkit.testing.mutant_catalogue.schedules import CRASHES
-from bftkit.testing.mutants import Check, Mutant, Schedules
+from bftkit.testing.mutants import Check, Mutant, Schedules, doing_nothing
 
 
 def _retried_sync(original: Any) -> Any:
@@ -122,6 +122,21 @@ def _look_at_damaged_snapshots() -> str | None:
     return f"a damaged snapshot is handed out: {data!r}"
 
 
+def _look_at_names_after_a_kill() -> str | None:
+    """A snapshot that was found after a kill is there after a loss of power."""
+    disk = SimulatedDisk(Random(1))
+    SnapshotStore(disk, "snapshots").save(1, [b"the state"], b"")
+    temporary = disk.open_append("snapshots/2" + TEMPORARY_SUFFIX)
+    temporary.write((disk.read("snapshots/" + disk.list("snapshots")[0], 0, 4_096),))
+    temporary.sync()
+    disk.rename("snapshots/2" + TEMPORARY_SUFFIX, f"snapshots/{2:020d}{SUFFIX}")
+    disk.crash(CrashMode.KILL)
+    found = SnapshotStore(disk, "snapshots").heights()
+    disk.crash(CrashMode.NOTHING)
+    again = SnapshotStore(disk, "snapshots").heights()
+    return None if again == found else f"snapshots {found} were found, and then {again}"
+
+
 MUTANTS = (
     Mutant(
         "log: a failed sync is tried again",
@@ -174,6 +189,13 @@ MUTANTS = (
         "bftkit.storage.snapshots:SnapshotStore._chunk",
         _unverified_chunk,
         (Check(_look_at_damaged_snapshots),),
+    ),
+    Mutant(
+        "snapshot: what a kill has left is trusted",
+        "A snapshot whose name no sync has covered is relied on, and gone after a loss of power.",
+        "bftkit.storage.replacement:settle_names",
+        doing_nothing,
+        (Check(_look_at_names_after_a_kill),),
     ),
 )
 """All of them."""
