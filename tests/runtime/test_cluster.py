@@ -56,7 +56,7 @@ async def agree(nodes: Sequence[Node], applied: int | None = None) -> None:
 
 
 async def total(node: Node) -> int:
-    return int(await node.query(b""))
+    return int(await node.query(b"", stale_ok=True))
 
 
 # --- Building --------------------------------------------------------------------------------------------------------

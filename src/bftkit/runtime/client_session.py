@@ -20,6 +20,7 @@ from bftkit.replica.client_messages import (
     Busy,
     Envelope,
     OpenSession,
+    ReadReply,
     Refusal,
     ReplyMessage,
     SessionId,
@@ -138,7 +139,10 @@ class ReplyHead(ReplyMessage, frozen=True, tag=1):
     results: msgspec.Raw
 
 
-AnyReplyHead = SessionOpened | ReplyHead | Refusal | Busy
+AnyReplyHead = SessionOpened | ReplyHead | Refusal | Busy | ReadReply
+
+SessionReply = SessionOpened | ReplyHead | Refusal | Busy
+"""Those that concern a session."""
 
 _decode_head = msgspec.msgpack.Decoder(AnyReplyHead).decode
 _decode_results = msgspec.msgpack.Decoder(tuple[bytes, ...]).decode
@@ -376,7 +380,7 @@ class ClientSession:
 
     # -- answers ----------------------------------------------------------------------------------
 
-    def on_reply(self, replica: int, reply: AnyReplyHead, payload: bytes | memoryview, now: int) -> list[Transmit]:
+    def on_reply(self, replica: int, reply: SessionReply, payload: bytes | memoryview, now: int) -> list[Transmit]:
         """Count one replica's answer; `payload` is its encoded form, which equal answers share."""
         match reply:
             case ReplyHead():

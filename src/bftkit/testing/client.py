@@ -11,6 +11,7 @@ from bftkit.replica.client_messages import (
     Busy,
     Envelope,
     OpenSession,
+    ReadReply,
     Refusal,
     Reply,
     SessionId,
@@ -156,7 +157,7 @@ class SimulatedClient:
 
     def receive(self, member: ReplicaIndex, reply: AnyReply) -> None:
         """Count a member's reply."""
-        if isinstance(reply, Busy):
+        if isinstance(reply, Busy | ReadReply):
             return
         if isinstance(reply, SessionOpened):
             if self._opening is not None and reply.nonce == self._nonce and self._agreed(self._opening, member, reply):

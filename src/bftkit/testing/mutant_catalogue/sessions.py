@@ -7,7 +7,7 @@ import msgspec
 from bftkit.core.ids import canonical
 from bftkit.core.quorum import FaultModel, Quorum
 from bftkit.replica.client_messages import SessionOpened
-from bftkit.runtime.client_session import ClientSession, decode_reply
+from bftkit.runtime.client_session import ClientSession
 from bftkit.testing.mutant_catalogue.schedules import AWAY, CRASHES, REPEATING
 from bftkit.testing.mutants import Check, Mutant, Schedules, doing_nothing
 from bftkit.wire.auth import SigningKey
@@ -50,7 +50,7 @@ def _look_at_invented_answers() -> str | None:
     session.on_connected(0, 0)
     invented = canonical(SessionOpened(session.nonce, (9, 9)))
     for _ in range(4):
-        session.on_reply(3, decode_reply(invented), invented, 0)
+        session.on_reply(3, SessionOpened(session.nonce, (9, 9)), invented, 0)
     return f"one replica has opened session {session.id}" if session.is_open else None
 
 
