@@ -285,6 +285,7 @@ def _report(
         "per_second": round(known / elapsed, 1),
         "unknown": len(operations) - known,
         "refused": history.refused,
+        "queries": history.queries,
         "keys": len({one.key for one in operations}),
         "longest_gap_s": round(history.longest_gap_s, 2),
         "faults": dict(sorted(nemesis.hits.items())),

@@ -85,7 +85,11 @@ def test_an_operators_morning(net):
     second = document_of(bftkit("submit", "--json", "add", "n", "-5", env=environment))
     assert second["result"] == "ok: -5"
     assert second["height"] > first["height"] >= 1
-    assert document_of(bftkit("query", "get", "colour", "--json", env=environment))["result"] == "ok: blue"
+    asked = document_of(bftkit("query", "get", "colour", "--json", env=environment))
+    assert (asked["result"], asked["stale_ok"]) == ("ok: blue", False)
+    assert asked["height"] > second["height"]
+    stale = document_of(bftkit("query", "get", "colour", "--stale-ok", "--json", env=environment))
+    assert (stale["result"], stale["stale_ok"], stale["height"]) == ("ok: blue", True, None)
     refused = bftkit("submit", "fly", "--json", env=environment)
     assert document_of(refused, 1)["kind"] == "Rejected"
 
