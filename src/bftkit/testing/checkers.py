@@ -73,8 +73,8 @@ class Checkers:
     ) -> None:
         self._machine = machine
         self._machine_height = 0
-        self._states: list[tuple[int, bytes]] = [] if machine is None else [(0, state_digest(machine))]
-        """Heights with commands, ascending, and the digest of the state after each."""
+        self._states: list[tuple[int, bytes]] = []
+        """Heights with commands, ascending, and the digest of the state after each; behind that of the beginning."""
         self.told_height = 0
         """Highest height that any client has been told of."""
         self._invariants = invariants
@@ -154,6 +154,7 @@ class Checkers:
         """Judge the answer to a read that was called when clients had been told of heights up to `floor`."""
         if height < floor:
             raise Violation(f"a read sees height {height}, and a client knew of {floor} before it was called")
+        self._note_beginning()
         if self._states:
             after = self._states[bisect_right(self._states, height, key=lambda state: state[0]) - 1][1]
             if answer != answer_to(request, after):
@@ -161,6 +162,10 @@ class Checkers:
         if height:
             self._expect_durable(height)
         self.told(height)
+
+    def _note_beginning(self) -> None:
+        if not self._states and self._machine is not None:
+            self._states.append((0, state_digest(self._machine)))
 
     def _compare_results(self, reply: Reply, commands: tuple[bytes, ...]) -> None:
         """See that all commands stand together at the height, with these results."""
@@ -276,6 +281,7 @@ class Checkers:
         if bare.height <= self._machine_height:
             raise Violation(f"n{member} executes height {bare.height} after {self._machine_height}")
         self._machine_height = bare.height
+        self._note_beginning()
         if self._machine.apply(bare) != results:
             raise Violation(f"n{member} has other results at height {bare.height} than another run of the same log")
         self._states.append((bare.height, state_digest(self._machine)))
