@@ -162,7 +162,7 @@ def test_there_are_enough_and_every_package_has_some():
 def test_most_are_looked_for_in_simulated_groups():
     """What only a look of its own finds is something that no simulated run shows."""
     alone = [name for name, each in KNOWN.items() if all(isinstance(one, Check) for one in each.hunts)]
-    assert len(alone) <= 13, alone
+    assert len(alone) <= len(KNOWN) // 6, alone
 
 
 def imported_modules(tree: ast.Module) -> list[str]:
