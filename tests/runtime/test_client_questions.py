@@ -143,6 +143,22 @@ async def test_another_is_asked_when_one_is_silent_or_cannot_answer_now(monkeypa
     assert [replica for replica, _ in asked] == [0, 1, 2, 2]
 
 
+async def test_replicas_that_all_refuse_are_not_pestered(monkeypatch):
+    monkeypatch.setattr(client_questions, "ASK_AGAIN_S", 10.0)
+    counted = []
+
+    async def ask_once(questions, ask):
+        def counting(replica, question):
+            counted.append(replica)
+            return ask(replica, question)
+
+        return await questions.first("read", b"q", counting, 0.1)
+
+    with pytest.raises(NotReady, match="not yet"):
+        await run([[Later()]] * 4, ask_once)
+    assert sorted(counted) == [0, 1, 2, 3]
+
+
 async def test_a_refusal_for_good_by_one_is_one():
     with pytest.raises(Rejected, match="no queries here"):
         await first([["no queries here"], [b"a"], [b"a"], [b"a"]])

@@ -113,7 +113,7 @@ class Questions:
         For groups whose members do not lie. `Rejected` where one refuses for good, `NotReady` where none answers.
         """
         number, question = self._open_one()
-        reason = "no replica answers"
+        reason, refusals = "no replica answers", 0
         try:
             with anyio.move_on_after(timeout):
                 while not self._closed:
@@ -126,6 +126,10 @@ class Questions:
                         if not answer.ok:
                             raise Rejected(answer.body.decode("utf-8", "replace"))
                         return answer
+                    refusals += len(question.answers)
+                    if question.answers and refusals % self._quorum.members == 0:
+                        # All that can be reached have refused: they would say the same at once.
+                        await anyio.sleep(ASK_AGAIN_S)
                     question.answers.clear()
                     self._helpful = (replica + 1) % self._quorum.members
         finally:
