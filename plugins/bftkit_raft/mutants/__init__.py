@@ -1,0 +1,4 @@
+"""Raft, broken on purpose; see `bftkit.testing.mutants`."""
+
+MUTANTS = ()
+"""All of them."""
