@@ -14,6 +14,7 @@ import msgspec
 
 from bftkit.core.engine import EngineSpec
 from bftkit.core.epoch import Limits
+from bftkit.core.quorum import FaultModel
 from bftkit.plugins import load_engine
 from bftkit.replica.state_machine import StateMachine
 from bftkit.testing.checkers import Violation
@@ -47,8 +48,20 @@ SYNC_MS = 20_000
 VIEW_CAP_MS = 8_000
 """Longest timeout of a view, for an engine whose options do not say it."""
 
+ELECTIONS_TO_HEAL = 10
+"""Longest election timeouts within which a healed group with elections must have answered."""
+
+SHORT_TIMEOUTS_MS = {"view_timeout_ms": 400, "election_timeout_ms": 200, "heartbeat_ms": 20}
+"""What simulated engines wait for by default, where they have such options: little beside the faults."""
+
 QUIET_MS = 60_000
 """How long a group with nothing to do may go on talking."""
+
+IDLE_MS = 4_000
+"""How long a crash-tolerant group with nothing to do may say more than heartbeats."""
+
+HEARTBEATS_PER_S = 50
+"""Most messages of one member to another in a second with nothing to order, where a protocol needs any."""
 
 MOST_EVENTS = 2_000_000
 """Events after which a schedule is taken for one that never ends."""
@@ -186,14 +199,13 @@ def make_world(
     decisions: Mapping[Name, int] | None = None,
     **extra: Any,
 ) -> World:
-    """Make the world of one schedule; an engine with a view timeout gets one that is short beside the faults.
+    """Make the world of one schedule; an engine with timeouts gets ones that are short beside the faults.
 
     `record` writes down every decision, `decisions` are those to follow in place of the seed's; see `Choices`.
     """
     if extra.get("options") is None:
         fields = spec.options_type.__struct_fields__
-        short = {"view_timeout_ms": 400} if "view_timeout_ms" in fields else {}
-        extra["options"] = spec.options_type(**short)
+        extra["options"] = spec.options_type(**{n: ms for n, ms in SHORT_TIMEOUTS_MS.items() if n in fields})
     return World(Choices(seed, record=record, decisions=decisions), spec, replicas, profile, **extra)
 
 
@@ -255,8 +267,10 @@ def most_views(world: World) -> int:
 
 
 def liveness_bound_ms(world: World) -> int:
-    """Return how long a healed group may take to answer: so many views at the longest timeout."""
+    """Return how long a healed group may take to answer: so many views or elections at the longest timeout."""
     options = world.settings.context.options
+    if hasattr(options, "election_timeout_ms"):
+        return int(ELECTIONS_TO_HEAL * 2 * options.election_timeout_ms)
     cap = getattr(options, "view_timeout_ms", VIEW_CAP_MS) * getattr(options, "timeout_cap_factor", 1)
     return int(most_views(world) * cap)
 
@@ -293,16 +307,19 @@ def _read_back(world: World) -> None:
 def _fall_silent(world: World) -> None:
     """With nothing to order, a group stops talking, unless a member waits for others: it may repeat itself.
 
-    To members that lie the others may talk for ever.
+    A crash-tolerant group may go on with heartbeats. To members that lie the others may talk for ever.
     """
     if world.checkers.suspects:
         return
-    _let_pass(world, QUIET_MS)
+    beats = world.settings.spec.fault_model is FaultModel.CRASH
+    listened_ms = 1_000 if beats else QUIET_MS
+    _let_pass(world, IDLE_MS if beats else QUIET_MS)
     sent = world.network.sent
-    _let_pass(world, QUIET_MS)
+    _let_pass(world, listened_ms)
+    said = world.network.sent - sent
     waiting = any(node.replica.status().waiting_for for node in world.nodes)
-    if world.network.sent != sent and not waiting:
-        raise Violation(f"{world.network.sent - sent} messages in a minute with nothing to do: " + _explain(world))
+    if said > (HEARTBEATS_PER_S * len(world.nodes) ** 2 if beats else 0) and not waiting:
+        raise Violation(f"{said} messages in {listened_ms // 1_000} s with nothing to do: " + _explain(world))
 
 
 def _explain(world: World) -> str:
