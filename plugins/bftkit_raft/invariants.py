@@ -6,6 +6,7 @@ from bftkit.core.batch import BatchRef
 from bftkit.core.certificate import QuorumCertificate
 from bftkit.core.ids import ReplicaIndex
 from bftkit.core.statement import Statement
+from bftkit_raft.check import window_length
 from bftkit_raft.state import Role, State
 
 COMPARED = 16
@@ -71,6 +72,8 @@ class RaftInvariants:
             first = self._entries.setdefault((position, entry.term), (before, entry.refs))
             if first[1] != entry.refs or (before and first[0] and first[0] != before):
                 return f"two logs differ at position {position} in an entry of term {entry.term}"
+            if entry.refs and position > state.low + window_length(state.context):
+                return f"it holds batches at position {position}, beyond the window above {state.low}"
             if before > entry.term:
                 return f"terms fall at position {position}"
         return None

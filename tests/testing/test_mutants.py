@@ -18,6 +18,7 @@ from bftkit.replica import gate
 from bftkit.testing.mutants import (
     Check,
     Mutant,
+    Promise,
     Scenarios,
     Schedules,
     applied,
@@ -155,8 +156,17 @@ def test_there_are_enough_and_every_package_has_some():
     of = [name.partition(":")[0] for name in KNOWN]
     assert len(of) >= 60
     assert of.count("pbft") >= 30
+    assert of.count("raft") >= 20
     rooms = {each.target.partition(":")[0].rpartition(".")[0] for each in KNOWN.values()}
-    assert {"bftkit.core", "bftkit.replica", "bftkit.runtime", "bftkit.storage", "bftkit.wire", "bftkit_pbft"} == rooms
+    assert {
+        "bftkit.core",
+        "bftkit.replica",
+        "bftkit.runtime",
+        "bftkit.storage",
+        "bftkit.wire",
+        "bftkit_pbft",
+        "bftkit_raft",
+    } == rooms
 
 
 def test_most_are_looked_for_in_simulated_groups():
@@ -210,6 +220,8 @@ def test_the_unbroken_code_is_not_taken_for_a_mutant(each):
             assert msgspec.structs.replace(each, first=UNHARMED, count=2).run(float("inf")) is None
         case Scenarios():
             assert msgspec.structs.replace(each, count=20).run(float("inf")) is None
+        case Promise():
+            assert msgspec.structs.replace(each, first=UNHARMED, count=8).run(float("inf")) is None
 
 
 def test_a_survivor_is_told():

@@ -21,6 +21,8 @@ import msgspec
 
 from bftkit.errors import EngineError
 from bftkit.plugins import ENTRY_POINT_GROUP as ENGINES
+from bftkit.testing.conformance import conformance_cases
+from bftkit.testing.conformance.case import Trial
 from bftkit.testing.profile import Profile
 from bftkit.testing.simulation import finish, forget_engines, seeded_world
 from bftkit.testing.twins import TwinsPlan, twins_cases
@@ -94,6 +96,50 @@ class Scenarios(msgspec.Struct, frozen=True):
         return None
 
 
+class Promise(msgspec.Struct, frozen=True):
+    """A hunt with the conformance kit: a group of bare engines, held to one promise of the contract."""
+
+    engine: str
+    promise: str
+    """The name of the property that is tried, see `bftkit.testing.conformance`."""
+    members: int = 3
+    first: int = 1
+    count: int = 40
+    story: Callable[[int], list[str]] | None = None
+    """Makes the lines of the scenario that is played, for a seed, in place of the promise's own plan."""
+    most_view: int | None = None
+    """The highest view that anybody may have reached in the end, where a story says it."""
+
+    def describe(self) -> str:
+        """Say where it looks."""
+        told = (self.story.__doc__ or "").partition("\n")[0].rstrip(".") if self.story is not None else ""
+        return f"{self.engine}, promise `{self.promise}`, {self.members} members" + (f": {told}" if told else "")
+
+    def run(self, until: float) -> str | None:
+        """Return how the promise is broken in the first case that shows it, or None when seeds or time run out."""
+        seeds = range(self.first, self.first + self.count)
+        for case in conformance_cases(self.engine, properties=[self.promise], members=[self.members], seeds=seeds):
+            trial = Trial(case.property, case.spec, case.members, case.seed)
+            if self.story is not None:
+                trial = trial.again(self.story(case.seed))
+            problem = trial.problem() or self._highest_view(trial)
+            if problem is not None:
+                return f"seed {case.seed}: {problem}"
+            if time.monotonic() > until:
+                break
+        return None
+
+    def _highest_view(self, trial: Trial) -> str | None:
+        if self.most_view is None or trial.group is None:
+            return None
+        view = max(one.engine.status().view for one in trial.group.instances)
+        return (
+            f"view {view} was reached, and there was no reason to leave {self.most_view}"
+            if view > self.most_view
+            else None
+        )
+
+
 class Check(msgspec.Struct, frozen=True):
     """A hunt by one direct look: for rules that no run of honest code ever puts to the test."""
 
@@ -119,7 +165,7 @@ class Mutant(msgspec.Struct, frozen=True):
     """What is replaced: "package.module:name" or "package.module:Class.name"."""
     make: Callable[[Any], Any]
     """Takes what is there, returns what stands there instead."""
-    hunts: tuple[Schedules | Scenarios | Check, ...]
+    hunts: tuple[Schedules | Scenarios | Promise | Check, ...]
     """Where it is looked for, in this order."""
 
 

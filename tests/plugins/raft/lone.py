@@ -128,7 +128,9 @@ def sent(outputs: Iterable[Any], kind: type) -> list[Any]:
 
 
 def sent_to(outputs: Iterable[Any], peer: int, kind: type) -> list[Any]:
-    return [one.message for one in outputs if isinstance(one, Send) and one.to == peer and isinstance(one.message, kind)]
+    return [
+        one.message for one in outputs if isinstance(one, Send) and one.to == peer and isinstance(one.message, kind)
+    ]
 
 
 def commits(outputs: Iterable[Any]) -> list[int]:

@@ -39,7 +39,9 @@ def checkpoint_at(position: int) -> CheckpointCertificate:
     return CheckpointCertificate(Checkpoint(position, position, ZERO_DIGEST, ZERO_DIGEST, ZERO_DIGEST), None)
 
 
-def group_of(members: int, seed: int = 0, *, interval: int = 8, exchange_ms: int | None = 400, **options) -> EngineGroup:
+def group_of(
+    members: int, seed: int = 0, *, interval: int = 8, exchange_ms: int | None = 400, **options
+) -> EngineGroup:
     """A group of Raft's engines, started; messages and records are encoded, invariants are watched."""
     settings = GroupSettings(
         options=RaftOptions(**options), interval=interval, thorough=True, invariants=True, exchange_ms=exchange_ms

@@ -180,7 +180,7 @@ def test_batches_beyond_the_window_are_left_for_later():
     assert lone.state.log.last == 5, "what names no batch may stand behind the window"
 
 
-# --- Too far behind (§5) -----------------------------------------------------------------------------------------------
+# --- Too far behind (§5) ---------------------------------------------------------------------------------------------
 
 
 def test_a_follower_too_far_behind_asks_for_what_was_decided():

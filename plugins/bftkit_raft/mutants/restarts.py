@@ -1,0 +1,81 @@
+"""What a member knows after a crash, or after a transferred state, broken on purpose (Raft §3.8, §5)."""
+
+from typing import Any
+
+import msgspec
+
+from bftkit.core.inputs import Received, Synced
+from bftkit.core.outputs import SetTimer
+from bftkit.testing.mutants import Check, Mutant, Promise, Schedules
+from bftkit_raft import checkpointing, election
+from bftkit_raft.messages import Entry, RequestVote
+from bftkit_raft.mutants.elections import member
+from bftkit_raft.mutants.schedules import CRASHES, TERMS
+
+
+def _unarmed_start(original: Any) -> Any:
+    def start(self: Any, now: int) -> Any:
+        out = [one for one in original(self, now) if not isinstance(one, SetTimer)]
+        self.state.armed = dict.fromkeys(("election", "heartbeat", "relay", "read"))
+        return out
+
+    return start
+
+
+def _without(**fields: Any) -> Any:
+    return lambda original: lambda state: msgspec.structs.replace(original(state), **fields)
+
+
+def _term_zero(original: Any) -> Any:
+    return property(lambda log: log.entries[-1].term if log.entries else log.base_term)
+
+
+def _acknowledged_entries_bind_behind_a_transferred_state() -> str | None:
+    """Behind a transferred state a member still refuses candidates that lack what it has acknowledged."""
+    state = member()
+    state.term, state.now = 5, 5_000
+    for term in (1, 4, 5):
+        state.append(Entry(term, ()))
+    checkpointing.on_synced(state, Synced(5_000, 9, (), None))
+    election.on_request_vote(state, Received(5_000, 1, RequestVote(6, 30, 4)))
+    return None if state.vote is None else "it votes for a log that ends in an earlier term"
+
+
+MUTANTS = (
+    Mutant(
+        "raft: no timer after a restart",
+        "A restarted member waits for a leader without ever giving up.",
+        "bftkit_raft.engine:RaftEngine.start",
+        _unarmed_start,
+        (Promise("raft", "everybody-restarts", 3), Schedules("raft", 3, TERMS)),
+    ),
+    Mutant(
+        "raft: the record of a checkpoint lacks the vote",
+        "The record that replaces all earlier ones lets a restarted member vote once more.",
+        "bftkit_raft.checkpointing:snapshot",
+        _without(vote=None),
+        (Schedules("raft", 3, CRASHES), Promise("raft", "everybody-restarts", 3, count=400)),
+    ),
+    Mutant(
+        "raft: the record of a checkpoint lacks the term",
+        "The record that replaces all earlier ones takes a restarted member back to the first term.",
+        "bftkit_raft.checkpointing:snapshot",
+        _without(term=0, vote=None),
+        (Promise("raft", "everybody-restarts", 3), Schedules("raft", 3, CRASHES)),
+    ),
+    Mutant(
+        "raft: the record of a checkpoint lacks entries",
+        "The record that replaces all earlier ones forgets what was acknowledged above the checkpoint.",
+        "bftkit_raft.checkpointing:snapshot",
+        _without(entries=()),
+        (Schedules("raft", 3, CRASHES), Promise("raft", "everybody-restarts", 3, count=200)),
+    ),
+    Mutant(
+        "raft: term 0 behind a transferred state",
+        "A member whose state came from another forgets that it has acknowledged entries of later terms.",
+        "bftkit_raft.log:RaftLog.last_term",
+        _term_zero,
+        (Schedules("raft", 3, CRASHES, count=40), Check(_acknowledged_entries_bind_behind_a_transferred_state)),
+    ),
+)
+"""All of them."""
