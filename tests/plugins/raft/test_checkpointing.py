@@ -86,7 +86,7 @@ def test_what_contradicts_a_decision_is_dropped_with_all_behind_it():
     lone.synced(2, term=3, refs=(D,))
     assert (lone.state.log.base, lone.state.log.base_term, log_of(lone)) == (2, 3, [])
     assert lone.state.term == 3, "no log holds an entry of a term that its owner has not reached"
-    assert [ref for ref in lone.state.pending] == [B, C, A], "they wait for another entry"
+    assert list(lone.state.pending) == [B, C, A], "they wait for another entry"
     lone.append(2, 3, entry(4, A), term=4, leader=2)
     assert (lone.again().state.log.base, log_of(lone.again())) == (2, [4])
 
@@ -175,7 +175,7 @@ def test_an_unknown_term_matches_nobody_who_has_not_decided_as_far():
     assert decided.state.log.last == 21
 
 
-# --- The end of an epoch ------------------------------------------------------------------------------------------------
+# --- The end of an epoch ----------------------------------------------------------------------------------------------
 
 
 def test_behind_the_end_nothing_is_said():

@@ -22,7 +22,7 @@ def leading(**options) -> Lone:
     return lone
 
 
-# --- ReadIndex at the leader (§6.4) ------------------------------------------------------------------------------------
+# --- ReadIndex at the leader (§6.4) -----------------------------------------------------------------------------------
 
 
 def test_a_read_waits_for_one_round_of_heartbeats():

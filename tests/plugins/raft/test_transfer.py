@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from bftkit.core.inputs import Transfer
@@ -12,6 +14,10 @@ from tests.plugins.raft.parts import elected, group_of, leader_of
 
 T = 600
 A, B = batch("a"), batch("b")
+
+
+def leads(instance) -> bool:
+    return bool(instance.engine.state.leads)
 
 
 def leading() -> Lone:
@@ -101,12 +107,12 @@ def test_only_the_leader_can_ask_for_it(term, sender):
 def test_the_lead_goes_round(members):
     group = group_of(members, seed=members)
     elected(group)
-    for target in [*range(members), *range(members)]:
+    for target in 2 * list(range(members)):
         leader = elected(group)
         group.run(200)
         group.step(leader, Transfer(group.now, target))
         group.submit(f"during {target} {group.now}", target)
-        took = group.run_until(lambda target=target: group.instances[target].engine.state.leads, limit=2 * T)
+        took = group.run_until(partial(leads, group.instances[target]), limit=2 * T)
         assert took < T, "no timeout runs out for it"
     everything = len(group.instances[0].bodies)
     group.run_until(lambda: all(len(one.decided) == everything for one in group.instances), limit=10_000)
