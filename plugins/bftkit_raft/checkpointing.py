@@ -2,7 +2,7 @@
 
 from bftkit.core.inputs import Sealed, Stable, Synced
 from bftkit.core.outputs import EngineOutput, Persist
-from bftkit_raft.check import term_of_proof
+from bftkit_raft.check import term_of_proof, window_length
 from bftkit_raft.following import acknowledge, drop_deferred_through
 from bftkit_raft.messages import Snapshot
 from bftkit_raft.roles import adopt_term, become_follower
@@ -10,29 +10,36 @@ from bftkit_raft.state import Role, State
 
 
 def on_stable(state: State, event: Stable) -> list[EngineOutput]:
-    """Compact the log at a stable checkpoint: one record replaces all earlier ones (Raft §5.1)."""
+    """Compact the log at a stable checkpoint: one record replaces all earlier ones (Raft §5.1).
+
+    In memory a window's length of entries stays below it. Who lags a little gets them from the leader: on its way
+    through a state transfer it would fall behind again and again while checkpoints follow each other quickly.
+    """
     position = event.checkpoint.position
     if position < state.low:
         return []
-    state.low = position
     if position > state.commit:
         skip_to(state, position, 0)
-    if position > state.log.base:
-        state.begin_log_behind(position, state.log.term_at(position))
+    state.let_go_through(position)
+    state.low = position
+    kept_from = position - window_length(state.context)
+    if kept_from > state.log.base:
+        state.log.begin_behind(kept_from, state.log.term_at(kept_from))
     return [Persist(snapshot(state), replaces_earlier=True)]
 
 
 def snapshot(state: State) -> Snapshot:
     """Return one record for all that earlier ones say: term and vote too, or a restart would allow a second vote."""
     log = state.log
+    begin = max(log.base, state.low)
     return Snapshot(
         state.term,
         state.vote,
-        log.base,
-        log.base_term,
+        begin,
+        log.term_at(begin),
         log.highest_term,
         state.reads.life,
-        tuple(log.entries),
+        log.behind(begin, len(log.entries)),
     )
 
 
@@ -69,7 +76,8 @@ def skip_to(state: State, position: int, term: int) -> None:
             become_follower(state, None)
         if position < log.last and term:
             state.truncate(position + 1)
-        state.begin_log_behind(position, term)
+        state.let_go_through(position)
+        log.begin_behind(position, term)
     state.commit = position
     if position > state.matched:
         drop_deferred_through(state, position)

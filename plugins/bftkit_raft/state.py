@@ -9,6 +9,7 @@ Invariants, each kept by every handler:
 * `matched`, of a follower, is the last position up to which its log is known to be that of the leader of this term.
 * `deferred` belongs to the leader of this term, follows `matched`, and its first entry lacks a body here.
 * A held batch that is not decided is in `pending`, or named by an entry of the log (`ordered`).
+* `held` and `ordered` say nothing of entries up to `low`; such entries are kept for a while, for followers that lag.
 """
 
 from collections import deque
@@ -218,11 +219,14 @@ class State:
         if digest not in self.ordered:
             self.held.pop(digest, None)
 
-    def begin_log_behind(self, position: int, term: int) -> None:
-        """Let the log begin behind a decided position; batches up to it that were not decided wait again."""
-        first = self.log.base + 1
-        for place, entry in enumerate(self.log.begin_behind(position, term), first):
-            for ref in entry.refs:
+    def let_go_through(self, position: int) -> None:
+        """Forget the batches of entries up to a position; those of entries that were not committed wait again.
+
+        What is committed and named once more must be fetched once more, so that its body outlives the second naming.
+        """
+        log = self.log
+        for place in range(max(log.base, self.low) + 1, min(position, log.last) + 1):
+            for ref in log.entry(place).refs:
                 if self.ordered.get(ref.digest) == place:
                     del self.ordered[ref.digest]
                     if place > self.commit:

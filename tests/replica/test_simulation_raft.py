@@ -13,6 +13,18 @@ from bftkit.testing.simulation import liveness_bound_ms, make_world, run, run_sc
 from tests.replica.schedules import run_range, total
 
 SEEDS = 40
+AWAY = Profile(
+    duration_ms=4_000,
+    clients=4,
+    envelopes=60,
+    think_ms=150,
+    crashes=1,
+    down_ms=(3_000, 500),
+    checkpoint_interval=2,
+    snapshot_positions=4,
+    segment_bytes=4_096,
+)
+"""One member is down for long while the others take checkpoints and snapshots in quick succession."""
 
 
 @pytest.mark.parametrize("first", range(0, 200, SEEDS))
@@ -46,12 +58,13 @@ def test_schedules_of_crashes_exercise_what_they_are_for():
 
 
 def test_a_member_that_was_away_for_long_takes_over_a_state():
-    profile = Profile(
-        duration_ms=4_000, clients=4, envelopes=60, think_ms=150, crashes=1, down_ms=(3_000, 500), checkpoint_interval=2,
-        snapshot_positions=4, segment_bytes=4_096,
-    )  # fmt: skip
-    outcomes = run_range(0, 8, engine="raft", replicas=3, profile=profile)
+    outcomes = run_range(0, 8, engine="raft", replicas=3, profile=AWAY)
     assert total(outcomes, "state transfers") > 0
+
+
+def test_a_member_that_lags_is_not_left_behind_by_what_it_offers():
+    """Batches that it cannot know to be decided are ordered once more, and must not keep it from catching up."""
+    assert run_schedule(7, engine="raft", replicas=3, profile=AWAY).commits < 500
 
 
 def test_leases_change_nothing_about_what_is_decided():

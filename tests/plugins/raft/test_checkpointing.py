@@ -36,11 +36,21 @@ def test_a_stable_checkpoint_compacts_the_log():
     lone.append(0, 0, entry(1), entry(1, A), entry(2, B), entry(2, C), term=2, commit=3)
     (persist,) = [one for one in lone.stable(2) if isinstance(one, Persist)]
     assert persist == Persist(Snapshot(2, None, 2, 1, 2, 0, (entry(2, B), entry(2, C))), replaces_earlier=True)
-    assert (lone.state.log.base, lone.state.log.base_term, lone.state.log.last) == (2, 1, 4)
+    assert lone.again(checkpoint_at(2)).state.log.base == 2
     assert A.digest not in lone.state.held
     assert A.digest not in lone.state.ordered
     assert lone.append(4, 2, entry(2), term=2)
     assert lone.state.log.last == 5
+
+
+def test_in_memory_a_window_of_entries_stays_for_those_who_lag():
+    lone = Lone(interval=2, window_factor=2)
+    for number in range(12):
+        lone.append(number, min(number, 1), entry(1, batch(f"m{number}")), commit=number + 1)
+        if number % 2:
+            lone.stable(number + 1)
+    assert (lone.state.low, lone.state.log.base, lone.state.log.last) == (12, 8, 12)
+    assert (lone.state.held, lone.state.ordered) == ({}, {}), "but their batches are let go"
 
 
 def test_the_record_holds_the_vote_too():

@@ -215,17 +215,19 @@ def test_a_heartbeat_tells_what_is_committed():
 
 
 def test_a_follower_that_lacks_what_was_compacted_is_told_so():
-    lone = leading(interval=2)
-    lone.have(A)
-    lone.accept(2, by=(1,))
-    lone.stable(2)
+    lone = leading(interval=2, window_factor=2, batches_per_entry=1)
+    for position in range(2, 9):
+        lone.have(batch(f"m{position}"))
+        lone.accept(position, by=(1,))
+        if position % 2 == 0:
+            lone.stable(position)
     for _ in range(3):
         out = lone.fire("heartbeat", 50)
-    assert sent_to(out, 2, SnapshotNeeded) == [SnapshotNeeded(1, 2, lone.state.round)]
+    assert sent_to(out, 2, SnapshotNeeded) == [SnapshotNeeded(1, 4, lone.state.round)]
     assert lone.state.progress[2].mode is Mode.SNAPSHOT
     assert sent_to(lone.have(B), 2, AppendEntries) == [], "entries would not help"
-    out = lone.accept(2, by=(2,))
-    assert [len(one.entries) for one in sent_to(out, 2, AppendEntries)] == [1]
+    out = lone.accept(4, by=(2,))
+    assert [len(one.entries) for one in sent_to(out, 2, AppendEntries)] == [5]
 
 
 # --- Groups -----------------------------------------------------------------------------------------------------------
