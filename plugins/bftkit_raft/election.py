@@ -57,8 +57,8 @@ def on_request_vote(state: State, event: Received) -> list[EngineOutput]:
     """Vote once in a term, for a log that is at least as far as the own one, and for nobody while a leader is heard."""
     out: list[EngineOutput] = []
     message: RequestVote = event.message
-    foreign = event.sender != state.own
-    if foreign and not message.transfer and hears_leader(state):
+    # A leader that asks for votes has restarted, and is none any more: that is no reason to ignore it.
+    if event.sender not in (state.own, state.leader) and not message.transfer and hears_leader(state):
         # Neither the term nor a timer changes (Raft §4.2.3). The answer carries the own term for one that lags.
         return [Send(event.sender, Vote(state.term, message.term, granted=False, pre=message.pre))]
     if message.pre:

@@ -171,6 +171,20 @@ def test_whoever_hears_a_leader_ignores_candidates():
     assert lone.ask(2, 7, 9, 6, transfer=True).granted, "unless the leader itself has asked for the election"
 
 
+def test_a_leader_that_has_restarted_may_be_elected_again_at_once():
+    lone = Lone()
+    lone.append(0, 0, entry(1), leader=1)
+    assert lone.ask(1, 2, 1, 1, pre=True).granted
+    assert lone.ask(1, 2, 1, 1).granted
+    group = group_of(3)
+    leader = elected(group)
+    group.run(200)
+    group.crash(leader.number)
+    group.run(1)
+    group.restart(leader.number)
+    assert group.run_until(lambda: leader_of(group) is not None, limit=2 * T) < 2 * T
+
+
 def test_a_leader_ignores_candidates():
     lone = Lone()
     lone.win()
