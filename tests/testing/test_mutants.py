@@ -48,6 +48,14 @@ QUICK = [
     "pbft: the future is kept without bound",
     "pbft: the oldest proof is chosen",
     "handshake: keys are not compared",
+    "raft: any log will do",
+    "raft: a leader that nobody hears stays",
+    "raft: entries are acknowledged without a record",
+    "raft: an old entry is committed by counting",
+    "raft: a read without confirmation",
+    "raft: a lease from the answer on",
+    "raft: a transfer outlives its term",
+    "raft: term 0 behind a transferred state",
 ]
 HUNTS = list(dict.fromkeys(each for mutant in KNOWN.values() for each in mutant.hunts))
 UNHARMED = 7_000
