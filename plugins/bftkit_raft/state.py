@@ -115,6 +115,8 @@ class State:
     """Last position that was handed out as committed, or synced."""
     pending: PendingBatches
     """Batches that wait to be appended; all are held."""
+    others: tuple[ReplicaIndex, ...]
+    """The other members, those after this one first."""
 
     now: int = 0
     """Time of the input being handled, in milliseconds."""
@@ -169,12 +171,6 @@ class State:
     def own(self) -> ReplicaIndex:
         """Return the own index."""
         return self.context.own
-
-    @property
-    def others(self) -> tuple[ReplicaIndex, ...]:
-        """List the other members, those after this one first."""
-        members, own = self.quorum.members, self.context.own
-        return tuple((own + step) % members for step in range(1, members))
 
     @property
     def leads(self) -> bool:
@@ -238,6 +234,7 @@ class State:
 def initial_state(context: EngineContext, position: int) -> State:
     """Return the state of a member that has persisted nothing since a checkpoint at a position."""
     options: RaftOptions = context.options
+    members = len(context.membership)
     return State(
         context=context,
         options=options,
@@ -245,6 +242,7 @@ def initial_state(context: EngineContext, position: int) -> State:
         log=RaftLog(position),
         low=position,
         commit=position,
-        pending=PendingBatches(len(context.membership)),
+        pending=PendingBatches(members),
+        others=tuple((context.own + step) % members for step in range(1, members)),
         matched=position,
     )
