@@ -130,6 +130,11 @@ class RaftEngine:
         arm_timers(state, out)
         return out
 
+    @property
+    def view(self) -> int:
+        """Return the current term."""
+        return self.state.term
+
     def status(self) -> EngineStatus:
         """Say the term, the leader, and what is waited for and from whom."""
         return explain.status(self.state)
