@@ -31,9 +31,10 @@ def execute(position: int, height: int, *refs: BatchRef) -> Execute:
 
 
 def checkers_with(*commands: bytes) -> Checkers:
+    """Return checkers that know of these commands, with sequences from 1."""
     checkers = Checkers()
-    for command in commands:
-        checkers.submitted(command)
+    for sequence, command in enumerate(commands, 1):
+        checkers.submitted(command, SESSION, sequence)
     return checkers
 
 
@@ -118,14 +119,42 @@ def test_an_acknowledged_command_must_be_where_the_reply_says():
         checkers.acknowledged(Reply(SESSION, 1, 1, 2, (b"1",)), ((b"1",),))
     with pytest.raises(Violation, match="is not there"):
         checkers.acknowledged(Reply(SESSION, 2, 1, 1, (b"2",)), ((b"2",),))
-    checkers.acknowledged(Refusal(SESSION, 2, 1, "no"), ((b"2",),))
     checkers.acknowledged(Refusal(SESSION, 1, 1, "gone", executed=True), ((b"1",),))
-    with pytest.raises(Violation, match="refused for good"):
+    with pytest.raises(Violation, match="nothing was under its sequence"):
+        checkers.acknowledged(Refusal(SESSION, 2, 1, "gone", executed=True), ((b"2",),))
+
+
+def test_what_was_refused_for_good_is_executed_neither_before_nor_afterwards():
+    checkers = checkers_with(b"1", b"2")
+    apply(checkers, 0, 1, [b"1"], [b"1"])
+    with pytest.raises(Violation, match="refused for good, and was executed"):
         checkers.acknowledged(Refusal(SESSION, 1, 1, "no"), ((b"1",),))
+    checkers.acknowledged(Refusal(SESSION, 2, 1, "no"), ((b"2",),))
+    with pytest.raises(Violation, match="was refused for good"):
+        apply(checkers, 0, 2, [b"2"], [b"3"])
+
+
+def test_one_command_is_executed_for_each_sequence_of_a_session():
+    checkers = checkers_with(b"1")
+    checkers.submitted(b"another 1", SESSION, 1)
+    checkers.submitted(b"another session's", (2, 0), 1)
+    apply(checkers, 0, 1, [b"1", b"another session's"], [b"", b""])
+    with pytest.raises(Violation, match=r"were both executed as sequence 1 of \(1, 0\)"):
+        apply(checkers, 0, 2, [b"another 1"], [b""])
+
+
+@pytest.mark.parametrize(("first", "count"), [(2, 1), (1, 2), (1, 1)])
+def test_an_answer_is_about_the_sequences_of_the_commands_that_it_is_taken_for(first, count):
+    checkers = checkers_with(b"1", b"2")
+    apply(checkers, 0, 1, [b"1", b"2"], [b"1", b"3"])
+    wrong = (2, 0) if (first, count) == (1, 1) else SESSION
+    with pytest.raises(Violation, match="are answered by"):
+        checkers.acknowledged(Reply(wrong, first, count, 1, (b"1",)), ((b"1",),))
 
 
 def test_replies_to_one_request_are_equal():
     checkers = Checkers()
+    checkers.asks_for_session(b"n")
     checkers.answered(0, Reply(SESSION, 1, 1, 5, (b"x",)))
     checkers.answered(1, Reply(SESSION, 1, 1, 5, (b"x",)))
     checkers.answered(1, Refusal(SESSION, 1, 1, "no"))
@@ -134,6 +163,8 @@ def test_replies_to_one_request_are_equal():
     checkers.answered(0, SessionOpened(b"n", SESSION))
     with pytest.raises(Violation, match="answers"):
         checkers.answered(1, SessionOpened(b"n", (2, 0)))
+    with pytest.raises(Violation, match="nobody has asked"):
+        checkers.answered(0, SessionOpened(b"another", SESSION))
 
 
 def test_replies_to_a_read_at_one_height_are_equal():

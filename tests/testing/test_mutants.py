@@ -37,6 +37,7 @@ QUICK = [
     "signing: what was signed is forgotten",
     "sessions: everything is admitted",
     "sessions: what was executed is not marked",
+    "sessions: told apart by content",
     "log: a rename without its directory",
     "log: a failed sync is tried again",
     "wire: the length of a frame is not looked at",

@@ -14,7 +14,7 @@ from bftkit.core.ids import ReplicaIndex
 from bftkit.core.log import extend_log_root
 from bftkit.core.statement import Statement, statement_bytes
 from bftkit.errors import BftkitError
-from bftkit.replica.client_messages import AnyReply, ReadReply, Refusal, Reply, SessionOpened
+from bftkit.replica.client_messages import AnyReply, ReadReply, Refusal, Reply, SessionId, SessionOpened
 from bftkit.replica.outputs import Execute, Report
 from bftkit.replica.settings import ReplicaSettings
 from bftkit.replica.state_machine import StateMachine
@@ -82,7 +82,14 @@ class Checkers:
         self._verify = verify
         self.suspects: dict[ReplicaIndex, str] = {}
         """Members that may break rules, and why: liars, and those whose disk was damaged."""
-        self._submitted: set[bytes] = set()
+        self._submitted: dict[bytes, tuple[SessionId, int] | None] = {}
+        """Each command that a client has made, with the session and the sequence that it gave it."""
+        self._executed: dict[tuple[SessionId, int], bytes] = {}
+        """For each session and sequence, the one command that was executed under it."""
+        self._refused: set[bytes] = set()
+        """Commands that a client was told will never be executed."""
+        self._nonces: set[bytes] = set()
+        """Of the sessions that clients asked for."""
         self._positions: dict[int, tuple[int, tuple[BatchRef, ...]]] = {}
         self._heights: dict[int, bytes] = {}
         self._log_roots: dict[int, bytes] = {}
@@ -110,9 +117,17 @@ class Checkers:
 
     # -- clients ----------------------------------------------------------------------------------
 
-    def submitted(self, command: bytes) -> None:
-        """Note a command that a client is going to send; each is different."""
-        self._submitted.add(command)
+    def submitted(self, command: bytes, session: SessionId | None = None, sequence: int = 0) -> None:
+        """Note a command that a client is going to send; each is different.
+
+        Of all commands under one sequence of one session at most one is executed; without a session only the command
+        itself counts.
+        """
+        self._submitted[command] = None if session is None else (session, sequence)
+
+    def asks_for_session(self, nonce: bytes) -> None:
+        """Note that a client asks for a session."""
+        self._nonces.add(nonce)
 
     def answered(self, member: ReplicaIndex, reply: AnyReply) -> None:
         """Compare one member's reply with those of the others to the same request."""
@@ -120,6 +135,8 @@ class Checkers:
             case Reply():
                 key: tuple[Any, ...] = (reply.session, reply.first, reply.count)
             case SessionOpened():
+                if reply.nonce not in self._nonces:
+                    raise Violation(f"n{member} opens session {reply.session}, for which nobody has asked")
                 key = (reply.nonce,)
             case ReadReply():
                 key = (reply.nonce, reply.height)
@@ -139,12 +156,27 @@ class Checkers:
             if len(executed) != 1:
                 raise Violation(f"{versions!r} was acknowledged at height {reply.height}, and is not there")
             self._compare_results(reply, executed[0])
+            self._compare_places(reply, executed[0])
             self._expect_durable(reply.height)
             self.told(reply.height)
         elif isinstance(reply, Refusal) and not reply.executed:
             for command in (command for commands in versions for command in commands):
                 if command in self._height_of:
                     raise Violation(f"{command!r} was refused for good, and was executed")
+                self._refused.add(command)
+        elif isinstance(reply, Refusal):
+            for commands in versions:
+                for command, place in ((command, self._submitted.get(command)) for command in commands):
+                    if place is not None and place not in self._executed:
+                        raise Violation(f"{command!r} is said to be executed, and nothing was under its sequence")
+
+    def _compare_places(self, reply: Reply, commands: tuple[bytes, ...]) -> None:
+        """See that a reply is about the sequences that its client gave these commands."""
+        places = [self._submitted.get(command) for command in commands]
+        if any(
+            place not in (None, (reply.session, reply.first + offset)) for offset, place in enumerate(places)
+        ) or reply.count != len(commands):
+            raise Violation(f"{commands!r} were sent as {places}, and are answered by {reply}")
 
     def told(self, height: int) -> None:
         """Note that a client knows of a height: whoever reads from now on must see it."""
@@ -261,11 +293,7 @@ class Checkers:
             self._results[batch.height] = outcome
             self.commands += len(commands)
             for command in commands:
-                if command not in self._submitted:
-                    raise Violation(f"{command!r} was executed and never submitted")
-                earlier = self._height_of.setdefault(command, batch.height)
-                if earlier != batch.height:
-                    raise Violation(f"{command!r} was executed at heights {earlier} and {batch.height}")
+                self._execute_once(command, batch.height)
             if len(set(commands)) != len(commands):
                 raise Violation(f"a command was executed twice at height {batch.height}")
             self._execute_beside(member, bare, results)
@@ -273,6 +301,21 @@ class Checkers:
             raise Violation(f"n{member} executes {commands} at height {batch.height} where another had {known}")
         elif self._results[batch.height] != outcome:
             raise Violation(f"n{member} has other results at height {batch.height} than another")
+
+    def _execute_once(self, command: bytes, height: int) -> None:
+        """See that a command was submitted, and is the only one of its sequence, executed at one height only."""
+        if command not in self._submitted:
+            raise Violation(f"{command!r} was executed and never submitted")
+        earlier = self._height_of.setdefault(command, height)
+        if earlier != height:
+            raise Violation(f"{command!r} was executed at heights {earlier} and {height}")
+        if command in self._refused:
+            raise Violation(f"{command!r} is executed at height {height}, and was refused for good")
+        place = self._submitted[command]
+        if place is not None:
+            other = self._executed.setdefault(place, command)
+            if other != command:
+                raise Violation(f"{other!r} and {command!r} were both executed as sequence {place[1]} of {place[0]}")
 
     def _execute_beside(self, member: ReplicaIndex, bare: CommittedBatch, results: list[bytes]) -> None:
         """Execute the one order on a machine of our own: the state is a function of the log and of nothing else."""

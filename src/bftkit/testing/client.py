@@ -95,6 +95,7 @@ class SimulatedClient:
 
     def start(self) -> None:
         """Ask for a session."""
+        self._world.checkers.asks_for_session(self._nonce)
         signature = self._world.signatures.sign(
             self.public_key, open_session_statement(self._domain, self.public_key, self._nonce)
         )
@@ -153,7 +154,7 @@ class SimulatedClient:
 
     def _envelope(self, session: SessionId, first: int, count: int) -> tuple[bytes, tuple[bytes, ...]]:
         """Return a signed run of new commands, encoded, and the commands."""
-        commands = tuple(self._world.new_command() for _ in range(count))
+        commands = tuple(self._world.new_command(session, first + offset) for offset in range(count))
         encoded = canonical(commands)
         statement = envelope_statement(self._domain, session, first, count, self._acknowledged, encoded)
         signature = self._world.signatures.sign(self.public_key, statement)

@@ -14,7 +14,7 @@ from bftkit.core.engine import EngineSpec
 from bftkit.core.epoch import EpochConfig, Genesis, Limits
 from bftkit.core.ids import ReplicaIndex, canonical
 from bftkit.core.membership import Member
-from bftkit.replica.client_messages import client_domain
+from bftkit.replica.client_messages import SessionId, client_domain
 from bftkit.replica.execution import Answer
 from bftkit.replica.outputs import Report
 from bftkit.replica.settings import ReplicaSettings, ReplicaTuning
@@ -316,11 +316,11 @@ class World:
 
     # -- clients ----------------------------------------------------------------------------------
 
-    def new_command(self) -> bytes:
-        """Return a command unlike all others."""
+    def new_command(self, session: SessionId, sequence: int) -> bytes:
+        """Return a command unlike all others, for a sequence of a session."""
         self._commands += 1
         command = tagged(self._commands, self._make_command(self._command_random))
-        self.checkers.submitted(command)
+        self.checkers.submitted(command, session, sequence)
         return command
 
     def request(self, member: ReplicaIndex, data: bytes) -> None:

@@ -22,6 +22,20 @@ def _executes_again(original: Any) -> Any:
     return begin
 
 
+def _told_apart_by_content(original: Any) -> Any:
+    def admit(self: Any, envelope: Any, commands: list[bytes], turn: Any) -> Any:
+        session = self.sessions.get(envelope.session)
+        contents = self.__dict__.setdefault("contents", {})
+        known = contents.setdefault((envelope.session, envelope.first, envelope.count), tuple(commands))
+        if session is not None and known != tuple(commands) and envelope.first > session.low:
+            # Another request altogether: whatever was executed under its sequences was another client's business.
+            session.executed &= ~(((1 << envelope.count) - 1) << (envelope.first - session.low - 1))
+            session.kept.pop(envelope.first, None)
+        return original(self, envelope, commands, turn)
+
+    return admit
+
+
 def _no_sessions(original: Any) -> Any:
     return lambda self: b"\x90"
 
@@ -67,6 +81,13 @@ MUTANTS = (
         "A sequence executes twice where it stands in two envelopes.",
         "bftkit.replica.sessions:SessionTable.begin",
         _executes_again,
+        (Schedules(profile=REPEATING),),
+    ),
+    Mutant(
+        "sessions: told apart by content",
+        "Of two requests with the same sequences both execute where their commands differ.",
+        "bftkit.replica.execution:Executor._admit",
+        _told_apart_by_content,
         (Schedules(profile=REPEATING),),
     ),
     Mutant(
