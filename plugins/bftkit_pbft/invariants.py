@@ -9,7 +9,14 @@ from bftkit.core.certificate import QuorumCertificate
 from bftkit.core.ids import ReplicaIndex
 from bftkit.core.statement import Statement
 from bftkit_pbft.check import window_length
-from bftkit_pbft.messages import COMMIT_KIND, NEW_VIEW_KIND, PRE_PREPARE_KIND, PREPARE_KIND, VIEW_CHANGE_KIND
+from bftkit_pbft.messages import (
+    COMMIT_KIND,
+    NEW_VIEW_KIND,
+    PRE_PREPARE_KIND,
+    PREPARE_KIND,
+    VIEW_CHANGE_KIND,
+    ViewChange,
+)
 from bftkit_pbft.state import State
 from bftkit_pbft.view_change import VIEWS_KEPT
 
@@ -71,6 +78,8 @@ class PbftInvariants:
             return "it keeps too many view changes of one member"
         if any(len(early) > 2 * window_length(state.context) + state.options.in_flight for early in state.early):
             return "it keeps too many messages of later views"
+        if any(not _proved(state, message) for kept in state.view_changes for message in kept.values()):
+            return "it keeps a view change whose certificates are not of a quorum"
         if len(state.candidates) > len(state.view_changes):
             return "it keeps more new views than there are members"
         if any(len(named) > len(state.view_changes) for named in state.named.values()) or set(state.named) - set(
@@ -82,3 +91,12 @@ class PbftInvariants:
     def restarted(self, member: ReplicaIndex) -> None:
         """Note that a member has lost what was not durable: its view may have been one that nobody heard of."""
         self._view[member] = self._low[member] = 0
+
+
+def _proved(state: State, message: ViewChange) -> bool:
+    """Say whether the certificates in a VIEW-CHANGE, C and P, have as many signers as they must (PBFT §4.4)."""
+    needed = state.quorum.quorum
+    checkpoint = message.checkpoint.certificate
+    if checkpoint is not None and len(checkpoint.signers) < needed:
+        return False
+    return all(len(proof.certificate.signers) >= needed for proof in message.prepared)

@@ -10,9 +10,13 @@ import msgspec
 import pytest
 
 from bftkit.core.batch import BatchBody, BatchRef
+from bftkit.core.certificate import QuorumCertificate
+from bftkit.core.checkpoint import Checkpoint, CheckpointCertificate
+from bftkit.core.log import CommitEntry, CommitProof
 from bftkit.core.quorum import Quorum
+from bftkit.core.statement import Statement
 from bftkit.plugins import load_engine
-from bftkit.replica.messages import CheckpointVote, FetchCommits, OfferBodies, Progress, StableCheckpoint
+from bftkit.replica.messages import CheckpointVote, Commits, FetchCommits, OfferBodies, Progress, StableCheckpoint
 from bftkit.testing.byzantine import (
     BEHAVIOURS,
     EVERYTHING,
@@ -191,6 +195,22 @@ def test_who_censors_leaves_one_member_out_and_nobody_else():
     ((_, said),) = speak(1, PrePrepare(0, 1, offered))
     assert len(said.refs) == 3
     assert set(said.refs) < set(offered)
+
+
+def test_who_thins_certificates_leaves_out_one_signer_with_its_bit_and_its_signature():
+    entry = CommitEntry(1, (ref("a"),), CommitProof(certificate_of(b"a" * 32, 0, 2, 3)))
+    ((_, said),) = behaviour("thin certificates")(1, Commits((entry, entry), 7))
+    assert said == Commits((msgspec.structs.replace(entry, proof=CommitProof(certificate_of(b"a" * 32, 0, 2))),) * 2, 7)
+    stable = StableCheckpoint(CheckpointCertificate(Checkpoint(2, 2, *[bytes(32)] * 3), certificate_of(b"b", 1, 2, 3)))
+    ((_, said),) = behaviour("thin certificates")(1, stable)
+    assert said.certificate.certificate == certificate_of(b"b", 1, 2)
+    vote = Prepare(5, 9, bytes(32))
+    assert behaviour("thin certificates")(1, vote) == [(1, vote)]
+
+
+def certificate_of(content: bytes, *signers: int) -> QuorumCertificate:
+    votes = {signer: bytes([signer]) * 64 for signer in signers}
+    return QuorumCertificate.of(Statement("vote", 0, 1, content), votes, 4)
 
 
 @pytest.mark.parametrize("name", ["nagging", "asking for all"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from bftkit.batteries.counter import Counter
 from bftkit.core.batch import BatchRef, CommittedBatch
 from bftkit.core.certificate import QuorumCertificate
+from bftkit.core.checkpoint import Checkpoint, CheckpointCertificate
 from bftkit.core.log import extend_log_root
 from bftkit.core.statement import Statement, statement_bytes
 from bftkit.core.votes import Evidence
@@ -317,6 +319,36 @@ def test_a_decision_needs_the_votes_of_a_quorum_truly_given():
         judge({index: votes[index] for index in (0, 1)})
     with pytest.raises(Violation, match="a vote that n2 never gave"):
         judge({**votes, 2: bytes(64)})
+
+
+def test_a_checkpoint_needs_the_votes_of_a_quorum_and_the_roots_of_the_log():
+    world = make_world(1, load_engine("pbft"), 4, Profile())
+    root = extend_log_root(bytes(32), 1, ref(1).digest)
+    right = Checkpoint(1, 1, root, b"s" * 32, b"c" * 32)
+
+    def judge(event: str, checkpoint: Checkpoint, signers: int = 3, about: Checkpoint | None = None) -> None:
+        statement = (about or checkpoint).statement()
+        signed = statement_bytes(world.settings.domain, statement)
+        key = world.settings.membership.public_key
+        votes = {index: world.signatures.sign(key(index), signed) for index in range(signers)}
+        certificate = QuorumCertificate.of(statement, votes, 4) if signers else None
+        checkers = Checkers(None, None, world.settings, world.signatures.verify)
+        checkers.executing(0, execute(1, 1, ref(1)))
+        checkers.roots_at_position(0, 1, (right.state_root, right.sessions_root))
+        checkers.reported(1, Report(event, "position 1", CheckpointCertificate(checkpoint, certificate)))
+
+    for event in ("stable", "caught up"):
+        judge(event, right)
+        with pytest.raises(Violation, match="n1 takes 2 votes for a checkpoint at position 1"):
+            judge(event, right, signers=2)
+        with pytest.raises(Violation, match="without its certificate"):
+            judge(event, right, signers=0)
+        with pytest.raises(Violation, match="without its certificate"):
+            judge(event, right, about=msgspec.structs.replace(right, height=2))
+        with pytest.raises(Violation, match="other roots at height 1"):
+            judge(event, msgspec.structs.replace(right, state_root=bytes(32)))
+        with pytest.raises(Violation, match="another log root"):
+            judge(event, msgspec.structs.replace(right, log_root=bytes(32)))
 
 
 @pytest.mark.parametrize("event", ["unsigned", "accused", "diverged", "rejected"])

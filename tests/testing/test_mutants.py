@@ -212,12 +212,48 @@ def test_product_code_knows_of_no_mutant():
 # --- Hunting ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", QUICK)
-def test_a_mutant_is_found(name):
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in KNOWN]
+)
+def test_a_mutant_is_found_by_a_rule(name):
     result = hunt(KNOWN[name])
-    assert result.caught, f"{name} survives"
+    assert result.caught, f"{name} {'is stale: ' + result.finding if result.stale else 'survives'}"
     assert result.finding
     assert result.by
+
+
+def raising(error: Exception):
+    def make(original):
+        def replacement(*arguments):
+            raise error
+
+        return replacement
+
+    return make
+
+
+SOLO = Schedules("solo", 1, Profile(), 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("target", "make", "each"),
+    [
+        ("bftkit.replica.gate:_may_pass", lambda original: lambda: True, SOLO),
+        ("bftkit.replica.gate:_may_pass", raising(AttributeError("no such field")), SOLO),
+        ("bftkit.replica.gate:_may_pass", raising(NameError("name 'it' is not defined")), SOLO),
+        ("bftkit.replica.gate:_may_pass", lambda original: lambda output: [*zip("ab", "a", strict=True)], SOLO),
+        ("bftkit_pbft.normal_case:vote", lambda original: lambda state: None, Scenarios(count=5)),
+    ],
+)
+def test_what_does_not_fit_the_code_any_more_is_stale_and_not_found(target, make, each):
+    result = hunt(mutant(target, make, each))
+    assert (result.caught, result.stale) == (False, True), result.finding
+    assert result.finding
+
+
+def test_what_the_code_itself_says_is_a_finding():
+    result = hunt(mutant("bftkit.replica.gate:_may_pass", raising(ValueError("this does not follow that")), SOLO))
+    assert (result.caught, result.stale) == (True, False)
 
 
 @pytest.mark.parametrize("each", HUNTS, ids=lambda each: each.describe())

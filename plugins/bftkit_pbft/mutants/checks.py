@@ -70,14 +70,14 @@ MUTANTS = (
         "A prepared certificate is taken without a look at its votes (PBFT §4.4).",
         "bftkit_pbft.check:_prepared_problem",
         _thin_proof,
-        (Schedules(profile=VIEWS, liar="corrupt view changes", count=400),),
+        (Schedules(profile=VIEWS, liar="thin certificates"),),
     ),
     Mutant(
         "pbft: any decision is good",
         "A decided position is taken from a peer without a look at its proof.",
         "bftkit_pbft.check:commit_problem",
         _thin_decision,
-        (Schedules(profile=VIEWS, liar="corrupt answers", count=400),),
+        (Schedules(profile=VIEWS, liar="thin certificates"),),
     ),
     Mutant(
         "pbft: signatures inside copies are not looked at",

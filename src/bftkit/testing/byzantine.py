@@ -30,7 +30,7 @@ from bftkit.replica.messages import (
     StableCheckpoint,
 )
 from bftkit.testing.made_up_messages import made_up_questions, made_up_talk
-from bftkit.testing.message_mutation import LARGE, leaves, mutations, with_value
+from bftkit.testing.message_mutation import LARGE, leaves, mutations, with_value, without_a_signer
 
 Said = list[tuple[ReplicaIndex, Any]]
 """Messages, and whom they go to."""
@@ -322,6 +322,10 @@ class Liar:
                 return [(to, msgspec.structs.replace(message, size=message.size + 1))]
         return [(to, message)]
 
+    def thin_out(self, to: ReplicaIndex, message: Any) -> Said:
+        """Leave one signer out of every certificate."""
+        return [(to, without_a_signer(message))]
+
     def offer_nothing(self, to: ReplicaIndex, message: Any) -> Said:
         """Offer batches that do not exist, and claim a checkpoint for them."""
         if not isinstance(message, OfferBodies | Progress | StableCheckpoint):
@@ -416,6 +420,7 @@ BEHAVIOURS: Mapping[str, tuple[tuple[str, ...], Way]] = {
     "wrong roots": (("checkpoint",), Liar.wrong_roots),
     "cutting answers": (("answer",), Liar.cut_answers),
     "offering nothing": (("answer",), Liar.offer_nothing),
+    "thin certificates": (("view change", "answer", "talk"), Liar.thin_out),
     "flooding votes": (("vote",), Liar.flood),
     "flooding proposals": (("proposal",), Liar.flood),
     "flooding views": (("view change", "talk"), Liar.flood),

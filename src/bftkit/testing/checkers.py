@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bftkit.core.batch import BatchRef, CommittedBatch
 from bftkit.core.certificate import QuorumCertificate
+from bftkit.core.checkpoint import CheckpointCertificate
 from bftkit.core.ids import ReplicaIndex
 from bftkit.core.log import extend_log_root
 from bftkit.core.statement import Statement, statement_bytes
@@ -230,7 +231,10 @@ class Checkers:
         """Take one decided position of one member: equal everywhere, and without a gap."""
         position = execute.position
         mine = (execute.first_height, execute.refs)
-        self._prove(member, execute.position, execute.certificate)
+        if execute.certificate is not None:
+            self._prove(member, execute.certificate, f"a decision at position {position}")
+            if self._invariants is not None and self._verify is not None:
+                self._complain(member, self._invariants.decided(position, execute.certificate))
         first = self._positions.get(position)
         if first is None:
             self._decide(execute)
@@ -243,20 +247,28 @@ class Checkers:
             raise Violation(f"n{member} executes position {position} at height {execute.first_height} after {last}")
         self._executing[member] = (position, execute.first_height + len(execute.refs))
 
-    def _prove(self, member: ReplicaIndex, position: int, certificate: QuorumCertificate | None) -> None:
-        """Look at the votes behind a decision: enough of them, of distinct members, truly signed."""
+    def _prove(self, member: ReplicaIndex, certificate: QuorumCertificate, what: str) -> None:
+        """Look at the votes behind what a member goes by: enough of them, of distinct members, truly signed."""
         settings, verify = self._settings, self._verify
-        if certificate is None or settings is None or verify is None:
+        if settings is None or verify is None:
             return
         signers = certificate.signers
         if len(signers) < settings.membership.quorum.quorum or len(signers) != len(certificate.signatures):
-            raise Violation(f"n{member} takes {len(signers)} votes for a decision at position {position}")
+            raise Violation(f"n{member} takes {len(signers)} votes for {what}")
         signed = statement_bytes(settings.domain, certificate.statement)
         for signer, signature in zip(signers, certificate.signatures, strict=True):
             if not verify(settings.membership.public_key(signer), signed, signature):
-                raise Violation(f"n{member} takes a vote that n{signer} never gave, at position {position}")
-        if self._invariants is not None:
-            self._complain(member, self._invariants.decided(position, certificate))
+                raise Violation(f"n{member} takes a vote that n{signer} never gave, for {what}")
+
+    def _prove_checkpoint(self, member: ReplicaIndex, proof: CheckpointCertificate) -> None:
+        """Look at a checkpoint that a member forgets by, or whose state it has taken over."""
+        checkpoint = proof.checkpoint
+        what = f"a checkpoint at position {checkpoint.position}"
+        if proof.certificate is None or not proof.is_about_its_checkpoint():
+            raise Violation(f"n{member} takes {what} without its certificate")
+        self._prove(member, proof.certificate, what)
+        self.roots(member, checkpoint.height, (checkpoint.state_root, checkpoint.sessions_root))
+        self.log_root(member, checkpoint.height, checkpoint.log_root)
 
     def _complain(self, member: ReplicaIndex, problem: str | None) -> None:
         if problem is not None:
@@ -342,7 +354,7 @@ class Checkers:
 
     def log_root(self, member: ReplicaIndex, height: int, root: bytes) -> None:
         """Recompute the chain over all batches up to a height, and compare it with a member's."""
-        top = max(self._log_roots, default=0)
+        top = len(self._log_roots)
         chain = self._log_roots.get(top, bytes(32))
         while top < height:
             top += 1
@@ -364,6 +376,8 @@ class Checkers:
 
     def reported(self, member: ReplicaIndex, report: Report) -> None:
         """Judge what an honest member says of itself and others: nothing bad of an honest one."""
+        if type(report.data) is CheckpointCertificate:
+            self._prove_checkpoint(member, report.data)
         if report.event in ("unsigned", "diverged"):
             raise Violation(f"n{member} reports {report.event!r}: {report.detail}")
         if report.event == "accused" and report.data.signer not in self.suspects:

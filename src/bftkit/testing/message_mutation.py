@@ -12,6 +12,8 @@ from typing import Any, get_args, get_type_hints
 
 import msgspec
 
+from bftkit.core.certificate import QuorumCertificate
+
 LARGE = 1 << 40
 """A number far beyond every window."""
 
@@ -54,6 +56,20 @@ def with_value(message: Any, path: Path, value: Any) -> Any:
         return (*message[:index], with_value(message[index], tuple(rest), value), *message[index + 1 :])
     changed = with_value(getattr(message, str(step)), tuple(rest), value)
     return msgspec.structs.replace(message, **{str(step): changed})
+
+
+def without_a_signer(value: Any) -> Any:
+    """Return a message whose certificates lack the last signer each: the bit and the signature, so that both agree."""
+    if isinstance(value, QuorumCertificate) and value.signatures:
+        kept = dict(zip(value.signers[:-1], value.signatures, strict=False))
+        return QuorumCertificate.of(value.statement, kept, 8 * len(value.bitmap))
+    if isinstance(value, tuple):
+        return tuple(map(without_a_signer, value))
+    if isinstance(value, msgspec.Struct):
+        parts = {name: getattr(value, name) for name in value.__struct_fields__}
+        changed = {name: without_a_signer(part) for name, part in parts.items()}
+        return value if changed == parts else msgspec.structs.replace(value, **changed)
+    return value
 
 
 def _numbers(value: int) -> list[int]:

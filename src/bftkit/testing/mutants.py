@@ -8,6 +8,7 @@ To add one, write a function that takes what is there and returns what stands th
 the hunts that must find it. `Schedules` come first: what only a `Check` finds, the simulator cannot see.
 """
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,10 @@ ENTRY_POINT_GROUP = "bftkit.mutants"
 
 ENOUGH_S = 60.0
 """A mutant that is not found within so long counts as a survivor."""
+
+
+_BARE = re.compile(r"\b(?:AttributeError|NameError|TypeError|UnboundLocalError)\b|\bzip\(\) argument")
+"""What Python says of code that does not fit together, in place of a rule that was broken."""
 
 
 class Schedules(msgspec.Struct, frozen=True):
@@ -174,10 +179,13 @@ class MutantResult(msgspec.Struct, frozen=True):
 
     name: str
     caught: bool
+    """Whether a rule was seen to be broken, in time."""
     seconds: float
     by: str = ""
     """The hunt that found it."""
     finding: str = ""
+    stale: bool = False
+    """Whether the finding is Python's alone: the replacement does not fit the code any more, and shows nothing."""
 
 
 def load_mutants() -> dict[str, Mutant]:
@@ -277,14 +285,15 @@ def doing_nothing(original: Any) -> Any:
 
 
 def hunt(mutant: Mutant, *, enough_s: float = ENOUGH_S) -> MutantResult:
-    """Look for one mutant until it is found or its time is over."""
+    """Look for one mutant until it is found or its time is over. What does not fit the code is not taken for found."""
     started = time.monotonic()
     with applied(mutant):
         for each in mutant.hunts:
             finding = each.run(started + enough_s)
             if finding is not None:
-                in_time = _since(started) <= enough_s
-                return MutantResult(mutant.name, in_time, _since(started), each.describe(), finding)
+                in_time, stale = _since(started) <= enough_s, _BARE.search(finding) is not None
+                caught = in_time and not stale
+                return MutantResult(mutant.name, caught, _since(started), each.describe(), finding, stale)
             if time.monotonic() > started + enough_s:
                 break
     return MutantResult(mutant.name, False, _since(started))

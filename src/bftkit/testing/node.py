@@ -240,6 +240,7 @@ class SimulatedNode:
             ArithmeticError,
             AttributeError,
             LookupError,
+            NameError,
             RuntimeError,
             TypeError,
             ValueError,

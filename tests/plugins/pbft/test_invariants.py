@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 
+import msgspec
 import pytest
 
 from bftkit.core.certificate import QuorumCertificate
 from bftkit.core.statement import Statement
 from bftkit.testing.invariants import load_invariants
 from bftkit_pbft.invariants import PbftInvariants
+from bftkit_pbft.messages import PreparedProof
 from tests.plugins.pbft.lone import Lone, view_change
 
 A, B = b"a" * 32, b"b" * 32
@@ -74,6 +76,11 @@ def test_marks_only_rise_and_tables_are_bounded():
     state.slots.clear()
     state.view_changes[2] = {view: view_change(2, view) for view in range(3, 9)}
     assert "too many view changes" in (watch.stepped(1, replica.engine) or "")
+    state.view_changes[2] = {}
+    proof = QuorumCertificate.of(Statement("prepare", 0, 1, A), dict.fromkeys(range(2), bytes(64)), 4)
+    thin = PreparedProof(proof, ())
+    state.view_changes[2] = {3: msgspec.structs.replace(view_change(2, 3), prepared=(thin,))}
+    assert "not of a quorum" in (watch.stepped(1, replica.engine) or "")
     state.view_changes[2] = {}
     state.early[0] = deque([(0, None)] * 500)  # type: ignore[list-item]  # only their number counts
     assert "later views" in (watch.stepped(1, replica.engine) or "")

@@ -136,7 +136,14 @@ MUTANTS = (
         "A transferred state is taken without a quorum's certificate.",
         "bftkit.core.certificate:certificate_problem",
         doing_nothing,
-        (Schedules(profile=SPLIT, liar="corrupt view changes"), Check(_look_at_thin_certificates)),
+        (Schedules(profile=AWAY, liar="thin certificates"), Check(_look_at_thin_certificates)),
+    ),
+    Mutant(
+        "checkpoint: any certificate is good",
+        "A certified checkpoint is taken from a peer without a look at its votes (PBFT §4.3).",
+        "bftkit.replica.messages:_certificate_problem",
+        doing_nothing,
+        (Schedules(profile=AWAY, liar="thin certificates"),),
     ),
     Mutant(
         "signing: what was signed is forgotten",
