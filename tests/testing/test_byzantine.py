@@ -9,17 +9,20 @@ from random import Random
 import msgspec
 import pytest
 
-from bftkit.core.batch import BatchBody, BatchRef
+from bftkit.core.batch import BatchBody, BatchRef, make_batch, open_body
 from bftkit.core.certificate import QuorumCertificate
 from bftkit.core.checkpoint import Checkpoint, CheckpointCertificate
+from bftkit.core.ids import canonical
 from bftkit.core.log import CommitEntry, CommitProof
 from bftkit.core.quorum import Quorum
 from bftkit.core.statement import Statement
 from bftkit.plugins import load_engine
+from bftkit.replica.client_messages import Envelope, OpenSession, decode_batch
 from bftkit.replica.messages import CheckpointVote, Commits, FetchCommits, OfferBodies, Progress, StableCheckpoint
 from bftkit.testing.byzantine import (
     BEHAVIOURS,
     EVERYTHING,
+    FLOOD_OF_BODIES,
     PATIENCE,
     Behaviour,
     draw_behaviour,
@@ -211,6 +214,46 @@ def test_who_thins_certificates_leaves_out_one_signer_with_its_bit_and_its_signa
 def certificate_of(content: bytes, *signers: int) -> QuorumCertificate:
     votes = {signer: bytes([signer]) * 64 for signer in signers}
     return QuorumCertificate.of(Statement("vote", 0, 1, content), votes, 4)
+
+
+def a_body() -> BatchBody:
+    """Return a batch of a session's opening and of an envelope, as they would be signed."""
+    opening = OpenSession(b"k" * 32, b"n" * 16, b"s" * 64)
+    envelope = Envelope((3, 1), 5, 2, 4, msgspec.Raw(canonical((b"+1", b"+2"))), b"s" * 64)
+    return make_batch(0, 0, [canonical(opening), canonical(envelope)], 3, number=7)
+
+
+def bodies_of(name: str, seed: int, body: BatchBody) -> list[BatchBody]:
+    """Return what a liar says besides a body, the same to everybody, and well-formed."""
+    speak = make_behaviour(name, spec=SPEC, own=0, members=4, random=Random(seed))
+    (_, first), *besides = speak(1, body)
+    assert first is body
+    assert [said for _, said in speak(2, body)[1:]] == [said for _, said in besides]
+    bodies = [said for _, said in besides]
+    assert all(open_body(one.header, one.blob) == one and one.ref.origin == 0 for one in bodies)
+    return bodies
+
+
+def test_who_invents_requests_makes_batches_of_what_no_client_has_signed():
+    body, kinds = a_body(), set()
+    opening, envelope = decode_batch(body.blob)
+    for seed in range(200):
+        (invented,) = bodies_of("inventing requests", seed, body)
+        assert invented.ref.digest != body.ref.digest
+        one, other = decode_batch(invented.blob)
+        kinds |= {name for name in opening.__struct_fields__ if getattr(one, name) != getattr(opening, name)}
+        kinds |= {name for name in envelope.__struct_fields__ if getattr(other, name) != getattr(envelope, name)}
+        kinds |= {"count of the batch"} if invented.ref.count != body.ref.count else set()
+    assert kinds == {"nonce", "session", "first", "acknowledged", "commands", "signature", "count of the batch"}
+
+
+def test_who_floods_bodies_makes_many_batches_of_one_of_its_own():
+    body = a_body()
+    bodies = bodies_of("flooding bodies", 1, body)
+    assert len({one.ref.digest for one in (body, *bodies)}) == 1 + FLOOD_OF_BODIES
+    assert all(one.blob == body.blob and one.ref.count == body.ref.count for one in bodies)
+    others = msgspec.structs.replace(body, ref=msgspec.structs.replace(body.ref, origin=2))
+    assert behaviour("flooding bodies")(1, others) == [(1, others)]
 
 
 @pytest.mark.parametrize("name", ["nagging", "asking for all"])

@@ -29,7 +29,7 @@ from bftkit.replica.messages import (
     SnapshotChunk,
     StableCheckpoint,
 )
-from bftkit.testing.made_up_messages import made_up_questions, made_up_talk
+from bftkit.testing.made_up_messages import invented_requests, made_up_questions, made_up_talk, same_requests_again
 from bftkit.testing.message_mutation import LARGE, leaves, mutations, with_value, without_a_signer
 
 Said = list[tuple[ReplicaIndex, Any]]
@@ -37,6 +37,9 @@ Said = list[tuple[ReplicaIndex, Any]]
 
 Behaviour = Callable[[ReplicaIndex, Any], Said]
 """Takes a receiver and the message for it, unsigned; returns what is sent instead."""
+
+MakeBody = Callable[[BatchBody, ReplicaIndex, Random], BatchBody]
+"""Makes a body of another one."""
 
 HELD = 24
 """Messages that a liar holds back at most; then the oldest one goes."""
@@ -46,6 +49,9 @@ DEEPEST_NUMBER = 2
 
 FLOOD = 6
 """How many messages a flooding liar makes of one."""
+
+FLOOD_OF_BODIES = 12
+"""How many batches it makes of one of its own."""
 
 PATIENCE = 3
 """How often a message must be repeated until a reluctant liar says it."""
@@ -116,6 +122,8 @@ class Liar:
         """How often each message was to be said to each receiver."""
         self.heard: deque[bytes] = deque(maxlen=REMEMBERED)
         """Digests of batches that were proposed."""
+        self.made_up: dict[bytes, list[BatchBody]] = {}
+        """For digests of batches, what was made up besides."""
         self.mood = ""
         self.messages = 0
 
@@ -333,6 +341,24 @@ class Liar:
         invented = BatchRef(self.random.randbytes(32), self.own, 1, 10)
         return [(to, message), (to, OfferBodies((invented,)))]
 
+    # -- bodies that nobody had a reason to send ------------------------------------------------------
+
+    def _besides(self, body: BatchBody, make: MakeBody, count: int) -> list[BatchBody]:
+        """Make so many bodies of one, the same for all who are sent it."""
+        if body.ref.digest not in self.made_up:
+            self.made_up[body.ref.digest] = [make(body, self.own, self.random) for _ in range(count)]
+        return self.made_up[body.ref.digest]
+
+    def invent(self, to: ReplicaIndex, message: Any) -> Said:
+        """Put requests on their way that no client has made."""
+        return [(to, message), *((to, body) for body in self._besides(message, invented_requests, 1))]
+
+    def flood_bodies(self, to: ReplicaIndex, message: Any) -> Said:
+        """Put the same requests on their way again and again, beyond every quota."""
+        if message.ref.origin != self.own:
+            return [(to, message)]
+        return [(to, message), *((to, body) for body in self._besides(message, same_requests_again, FLOOD_OF_BODIES))]
+
     # -- lies that need no message at all -------------------------------------------------------------
 
     def nag(self, to: ReplicaIndex, message: Any) -> Said:
@@ -401,6 +427,8 @@ BEHAVIOURS: Mapping[str, tuple[tuple[str, ...], Way]] = {
     "withholding bodies": (("body",), Liar.drop),
     "bodies for one": (("body",), Liar.drop_but_for_one),
     "bodies for half": (("body",), Liar.drop_for_half),
+    "inventing requests": (("body",), Liar.invent),
+    "flooding bodies": (("body",), Liar.flood_bodies),
     "wrong bodies": (("body",), Liar.wrong_body),
     "stale": (EVERYTHING, Liar.repeat_old),
     "stale votes": (("vote",), Liar.repeat_old),

@@ -22,6 +22,17 @@ def _executes_again(original: Any) -> Any:
     return begin
 
 
+def _unverified(original: Any) -> Any:
+    def unverified(self: Any, *arguments: Any) -> Any:
+        verify, self._verify = self._verify, lambda public_key, statement, signature: True
+        try:
+            return original(self, *arguments)
+        finally:
+            self._verify = verify
+
+    return unverified
+
+
 def _told_apart_by_content(original: Any) -> Any:
     def admit(self: Any, envelope: Any, commands: list[bytes], turn: Any) -> Any:
         session = self.sessions.get(envelope.session)
@@ -89,6 +100,20 @@ MUTANTS = (
         "bftkit.replica.execution:Executor._admit",
         _told_apart_by_content,
         (Schedules(profile=REPEATING),),
+    ),
+    Mutant(
+        "sessions: requests are not verified",
+        "Whoever makes a batch may put requests of any client into it.",
+        "bftkit.replica.execution:Executor._admit",
+        _unverified,
+        (Schedules(profile=REPEATING, liar="inventing requests"),),
+    ),
+    Mutant(
+        "sessions: anybody may open them",
+        "Whoever makes a batch may open sessions in the name of any client.",
+        "bftkit.replica.execution:Executor._open_session",
+        _unverified,
+        (Schedules(profile=REPEATING, liar="inventing requests"),),
     ),
     Mutant(
         "sessions: not in the snapshot",
