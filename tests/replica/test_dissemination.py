@@ -41,6 +41,29 @@ def test_what_a_member_offers_counts_against_its_own_quota():
     assert len(asked) == TUNING.origin_batches
 
 
+def test_what_a_member_offers_at_once_counts_against_its_own_quota_too():
+    host = host_with_small_quotas()
+    bodies = [body_of(f"batch {number}", origin=1) for number in range(8)]
+    host.hear(3, OfferBodies(tuple(body.ref for body in bodies)))
+    for body in bodies:
+        host.hear(3, body)
+    assert len(host.replica.mempool.uncommitted) == TUNING.origin_batches
+    assert not host.replica.payloads.missing, "what found no room is not asked for again"
+    host.hear(1, bodies[-1])
+    assert len(host.replica.mempool.uncommitted) == TUNING.origin_batches + 1, "its maker has room of its own"
+
+
+def test_what_a_member_has_ordered_again_counts_against_its_quota():
+    host = host_with_small_quotas()
+    bodies = [body_of(f"batch {number}", origin=1) for number in range(8)]
+    for body in bodies:
+        host.hear(1, body)
+        host.commit(body)
+    host.replica.commits.trim(len(bodies))
+    host.hear(3, OfferBodies(tuple(body.ref for body in bodies)))
+    assert len(host.replica.mempool.uncommitted) == TUNING.origin_batches
+
+
 def test_what_nobody_has_is_forgotten_with_the_next_stable_checkpoint():
     host = host_with_small_quotas()
     invented = body_of("invented", origin=2)

@@ -23,6 +23,10 @@ FETCH_TIMER = "replica/fetch"
 """Ask again for bodies that are missing."""
 
 
+BEYOND_QUOTA = "a batch beyond its origin's quota"
+"""Why a body is not taken whose origin has as many on their way as it may have."""
+
+
 class Asked:
     """Bodies that the engine has asked for and not got."""
 
@@ -67,15 +71,19 @@ def on_body(replica: "Replica", sender: ReplicaIndex, body: BatchBody) -> None:
     if ref_problem(ref, len(replica.settings.membership), replica.settings.limits.max_batch_bytes) is not None:
         replica.emit(Report("rejected", "a batch that no proposal may name", sender))
         return
-    charged: ReplicaIndex | None = ref.origin
-    if replica.payloads.is_wanted(ref.digest):
-        charged = replica.payloads.offered_by(ref.digest)
-    elif ref.origin != sender:
+    wanted = replica.payloads.is_wanted(ref.digest)
+    offered_by = replica.payloads.offered_by(ref.digest)
+    if wanted and offered_by is None:
+        store(replica, body, None)
         return
-    elif not replica.mempool.has_room(sender, ref.size):
-        replica.emit(Report("rejected", "a batch beyond its origin's quota", sender))
-        return
-    store(replica, body, charged)
+    # Whoever offered it had room when he was answered; what else he offered meanwhile may have come first.
+    for member in (offered_by, sender if sender == ref.origin else None):
+        if member is not None and replica.mempool.has_room(member, ref.size):
+            store(replica, body, member)
+            return
+    replica.payloads.give_up(ref.digest)
+    if sender == ref.origin:
+        replica.emit(Report("rejected", BEYOND_QUOTA, sender))
 
 
 def store(replica: "Replica", body: BatchBody, charged: ReplicaIndex | None) -> None:
@@ -180,12 +188,14 @@ def on_offer_bodies(replica: "Replica", sender: ReplicaIndex, message: OfferBodi
 
 def _order_again(replica: "Replica", sender: ReplicaIndex, refs: list[BatchRef]) -> None:
     """Have batches ordered once more that were decided too long ago to prove it: nothing executes twice."""
-    held = tuple(ref for ref in refs if replica.payloads.holds(ref) and replica.mempool.has_room(sender, ref.size))
-    for ref in held:
-        replica.payloads.undecided(ref)
-        replica.mempool.add(ref, sender)
+    held: list[BatchRef] = []
+    for ref in refs:
+        if replica.payloads.holds(ref) and replica.mempool.has_room(sender, ref.size):
+            replica.payloads.undecided(ref)
+            replica.mempool.add(ref, sender)
+            held.append(ref)
     if held:
-        replica.tell_engine(Available(replica.now, held))
+        replica.tell_engine(Available(replica.now, tuple(held)))
 
 
 def handlers(replica: "Replica") -> dict[type[Any], Any]:

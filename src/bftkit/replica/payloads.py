@@ -133,6 +133,11 @@ class Payloads:
                 missing.append(ref)
         return self._ask(missing)
 
+    def give_up(self, digest: bytes) -> None:
+        """Want a body no longer that was only offered."""
+        if self.offered_by(digest) is not None:
+            self._settle(digest)
+
     def _settle(self, digest: bytes) -> None:
         """Want a body no longer."""
         wanted = self._wanted.pop(digest, None)

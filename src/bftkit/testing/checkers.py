@@ -16,6 +16,7 @@ from bftkit.core.log import extend_log_root
 from bftkit.core.statement import Statement, statement_bytes
 from bftkit.errors import BftkitError
 from bftkit.replica.client_messages import AnyReply, ReadReply, Refusal, Reply, SessionId, SessionOpened
+from bftkit.replica.dissemination import BEYOND_QUOTA
 from bftkit.replica.outputs import Execute, Report
 from bftkit.replica.settings import ReplicaSettings
 from bftkit.replica.state_machine import StateMachine
@@ -39,7 +40,7 @@ ENTRIES_LIMIT = 5_000
 LOOK_AGAIN = 16
 """Tables are measured every so many steps of a member."""
 
-HARMLESS_REJECTIONS = ("a batch beyond its origin's quota", "a snapshot: this replica is further already")
+HARMLESS_REJECTIONS = (BEYOND_QUOTA, "a snapshot: this replica is further already")
 """What one correct member may hold against another."""
 
 
