@@ -124,6 +124,8 @@ class Liar:
         """Digests of batches that were proposed."""
         self.made_up: dict[bytes, list[BatchBody]] = {}
         """For digests of batches, what was made up besides."""
+        self.flooded: set[bytes] = set()
+        """Digests of batches that were made of others."""
         self.mood = ""
         self.messages = 0
 
@@ -355,9 +357,12 @@ class Liar:
 
     def flood_bodies(self, to: ReplicaIndex, message: Any) -> Said:
         """Put the same requests on their way again and again, beyond every quota."""
-        if message.ref.origin != self.own:
-            return [(to, message)]
-        return [(to, message), *((to, body) for body in self._besides(message, same_requests_again, FLOOD_OF_BODIES))]
+        digest = message.ref.digest
+        if message.ref.origin != self.own or digest in self.flooded or self._count(to, digest) > 1:
+            return [(to, message)]  # the flood of a flood would never end
+        bodies = self._besides(message, same_requests_again, FLOOD_OF_BODIES)
+        self.flooded.update(body.ref.digest for body in bodies)
+        return [(to, message), *((to, body) for body in bodies)]
 
     # -- lies that need no message at all -------------------------------------------------------------
 
