@@ -72,6 +72,20 @@ def test_part_of_what_was_executed_is_refused():
         assert sessions.admit(session, first, count, 0) is None, (first, count)
 
 
+def test_what_was_refused_for_its_window_is_refused_for_ever():
+    sessions = table()
+    session = sessions.open(b"k", b"n", 1, 0)
+    refusal = sessions.admit(session, 7, 4, 0)
+    assert isinstance(refusal, Refusal)
+    assert not refusal.executed
+    run(sessions, session, 1, (b"a",))
+    run(sessions, session, 2, (b"b",), acknowledged=1)
+    run(sessions, session, 3, (b"c",), acknowledged=2)
+    assert session.low == 2, "the window reaches to the tenth sequence by now"
+    assert sessions.admit(session, 7, 4, 0) == refusal
+    assert sessions.admit(session, 7, 4, 2) is None, "signed anew, with what was acknowledged meanwhile, it fits"
+
+
 def test_the_window_begins_above_what_was_acknowledged():
     sessions = table()
     session = sessions.open(b"k", b"n", 1, 0)
@@ -81,8 +95,9 @@ def test_the_window_begins_above_what_was_acknowledged():
     assert sessions.admit(session, 9, 1, 1) is None
     run(sessions, session, 9, (b"a",), acknowledged=4)
     assert session.low == 4
-    assert sessions.admit(session, 12, 1, 0) is None
-    assert isinstance(sessions.admit(session, 13, 1, 0), Refusal)
+    assert sessions.admit(session, 12, 1, 4) is None
+    assert isinstance(sessions.admit(session, 13, 1, 4), Refusal)
+    assert isinstance(sessions.admit(session, 12, 1, 3), Refusal), "each envelope is judged by its own acknowledgement"
 
 
 def test_what_was_acknowledged_is_forgotten_and_never_executed_again():
@@ -213,6 +228,7 @@ def test_every_sequence_executes_at_most_once_and_replies_stay_equal(operations,
     executed: list[dict[int, tuple[int, int]]] = [{}, {}]
     replies: dict[tuple[int, int, int], Reply] = {}
     lows = [0, 0]
+    refused: list[tuple[int, int, int, int]] = []
     for step, (which, first, count, acknowledged) in enumerate(operations):
         session = sessions.get(ids[which])
         assert session is not None
@@ -222,18 +238,20 @@ def test_every_sequence_executes_at_most_once_and_replies_stay_equal(operations,
         if answer is None:
             assert not any(done), "executed twice"
             assert first > lows[which]
-            low = max(lows[which], min(acknowledged, first - 1))
-            assert first + count - 1 <= low + 8
+            assert first + count - 1 <= min(acknowledged, first - 1) + 8
             results = tuple(b"%d" % sequence for sequence in sequences)
             sessions.begin(session, first, count, acknowledged, step)
             replies[which, first, count] = sessions.finish(session, first, step, results)
             executed[which].update(dict.fromkeys(sequences, (first, count)))
-            lows[which] = low
+            lows[which] = max(lows[which], min(acknowledged, first - 1))
         elif isinstance(answer, Reply):
             assert answer == replies[which, first, count]
         else:
-            low = max(lows[which], min(acknowledged, first - 1))
-            assert any(done) or first <= lows[which] or first + count - 1 > low + 8, answer
+            beyond = first + count - 1 > min(acknowledged, first - 1) + 8
+            assert any(done) or first <= lows[which] or beyond, answer
+            if not answer.executed:
+                refused.append((which, first, count, acknowledged))
+        assert all(sessions.admit(sessions.get(ids[one]), *rest) is not None for one, *rest in refused), "for ever"
         assert session.low == lows[which]
         assert session.kept_bytes <= 40
         assert session.kept_bytes == sum(

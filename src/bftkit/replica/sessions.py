@@ -147,10 +147,10 @@ class SessionTable:
             if kept.results is None:
                 return refuse("executed earlier; the results are no longer kept", executed=True)
             return Reply(session.id, first, count, kept.height, kept.results)
-        low = max(session.low, min(acknowledged, first - 1))
         if first <= session.low:
             return refuse("executed and acknowledged earlier, or below the window", executed=True)
-        if first + count - 1 > low + self._limits.session_window:
+        # By what this envelope acknowledges, not by the low mark: that may rise, and the answer is to hold for ever.
+        if first + count - 1 > min(acknowledged, first - 1) + self._limits.session_window:
             return refuse("the sequences are beyond the session's window")
         if session.executed >> (first - session.low - 1) & ((1 << count) - 1):
             return refuse("some of the sequences were executed in another envelope")
