@@ -167,6 +167,24 @@ def test_replies_to_one_request_are_equal():
         checkers.answered(1, SessionOpened(b"n", (2, 0)))
     with pytest.raises(Violation, match="nobody has asked"):
         checkers.answered(0, SessionOpened(b"another", SESSION))
+    checkers.asks_for_session(b"another")
+    with pytest.raises(Violation, match="for two clients"):
+        checkers.answered(0, SessionOpened(b"another", SESSION))
+
+
+def test_a_session_is_opened_anew_only_where_others_may_have_taken_its_place():
+    checkers = Checkers(settings=settings())
+    most = checkers._settings.limits.max_sessions
+    for number in range(most):
+        checkers.asks_for_session(b"%d" % number)
+        checkers.answered(0, SessionOpened(b"%d" % number, (number, 0)))
+    again = SessionOpened(b"0", (most, 0))
+    checkers.answered(1, again)
+    few = Checkers(settings=settings())
+    few.asks_for_session(b"0")
+    few.answered(0, SessionOpened(b"0", (0, 0)))
+    with pytest.raises(Violation, match="where another answered"):
+        few.answered(1, again)
 
 
 def test_replies_to_a_read_at_one_height_are_equal():

@@ -8,6 +8,7 @@ import pytest
 
 from bftkit.plugins import load_engine
 from bftkit.replica.client_messages import (
+    UNKNOWN_SESSION,
     Busy,
     Envelope,
     OpenSession,
@@ -35,7 +36,7 @@ class Watched:
         self.world = make_world(seed, PBFT, 4, Profile(clients=0, think_ms=5, **profile))
         self.sent: list[tuple[int, OpenSession | Envelope]] = []
         self.believed: list[tuple[object, tuple[tuple[bytes, ...], ...]]] = []
-        self.world.request = lambda member, data: self.sent.append((member, decode_request(data)))
+        self.world.request = lambda member, data, client=None: self.sent.append((member, decode_request(data)))
         self.world.checkers.acknowledged = lambda reply, versions: self.believed.append((reply, versions))
         self.client = SimulatedClient(self.world, 0, "client", envelopes)
         self.client.start()
@@ -91,6 +92,38 @@ def test_a_session_is_open_when_enough_members_say_the_same():
     watched.client.receive(3, SessionOpened(nonce, SESSION))
     watched.run()
     assert {envelope.session for envelope in watched.envelopes()} == {SESSION}
+
+
+def test_a_session_that_a_quorum_does_not_know_is_lost_and_another_one_is_asked_for():
+    watched = Watched(envelopes=4)
+    before = watched.nonce
+    watched.open().run()
+    given_up = watched.envelopes()
+    assert given_up
+    stranger = Busy(SESSION, 1, UNKNOWN_SESSION)
+    for member, busy in ((0, stranger), (0, stranger), (1, Busy((9, 9), 1, UNKNOWN_SESSION)), (1, stranger)):
+        watched.client.receive(member, busy)
+    watched.client.receive(2, Busy(SESSION, 1, "overloaded"))
+    assert watched.world.counters["sessions lost"] == 0, "two of four may lag or lie"
+    watched.sent.clear()
+    watched.client.receive(2, stranger)
+    assert watched.world.counters["sessions lost"] == 1
+    assert watched.nonce != before, "a new nonce asks for another session"
+    assert not watched.client.done
+    watched.answer(given_up[0], 0, 1, 2, 3)
+    assert watched.believed == [], "what was given up has no outcome"
+    nonce, other = watched.nonce, (9, 0)
+    watched.sent.clear()
+    for member in OPENED_BY:
+        watched.client.receive(member, SessionOpened(nonce, other))
+    for _ in range(20):
+        watched.run()
+        for envelope in watched.envelopes():
+            for member in OPENED_BY:
+                watched.client.receive(member, Reply(other, envelope.first, envelope.count, 9, (b"",) * envelope.count))
+    assert {envelope.session for envelope in watched.envelopes()} == {other}
+    assert watched.client.done
+    assert len(watched.believed) == 4, "it asked for as much again"
 
 
 def test_who_is_not_answered_asks_others_and_then_everybody():

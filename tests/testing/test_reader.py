@@ -31,7 +31,7 @@ class Watched:
         self.key = self.world.signatures.public_key("reader")
         self.sent: list[tuple[int, bytes]] = []
         self.judged: list[tuple] = []
-        self.world.request = lambda member, data: self.sent.append((member, data))
+        self.world.request = lambda member, data, client=None: self.sent.append((member, data))
         self.world.read = lambda member, key, data: self.sent.append((member, data))
         self.world.checkers.read = lambda *judged: self.judged.append(judged)
         self.reader = SimulatedReader(self.world, 3, self.key)

@@ -40,6 +40,11 @@ class Checkpoints:
         vote = self._own.get(position)
         return vote.checkpoint if vote else None
 
+    @property
+    def own_count(self) -> int:
+        """Count one's own votes that are remembered."""
+        return len(self._own)
+
     def unstable_votes(self) -> tuple[CheckpointVote, ...]:
         """List one's own votes above the stable checkpoint."""
         return tuple(vote for position, vote in self._own.items() if position > self.stable.position)

@@ -122,6 +122,24 @@ class Mempool:
         """List the batches held here that are not decided, oldest first."""
         return tuple(ref for ref, _ in self._uncommitted.values())
 
+    def __len__(self) -> int:
+        return len(self._uncommitted)
+
+    @property
+    def charged(self) -> tuple[int, ...]:
+        """Count, for each member, the batches held here that it brought."""
+        return tuple(self._count_of_member)
+
+    @property
+    def in_flight(self) -> int:
+        """Count the own batches of this life that are not decided."""
+        return len(self._keys_of_batch)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Return the length of the requests that are not in a batch yet."""
+        return self._collecting_bytes
+
     @property
     def waiting_commands(self) -> int:
         """Count the commands that are not in a batch yet."""

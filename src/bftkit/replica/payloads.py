@@ -242,5 +242,10 @@ class Payloads:
         """List the bodies that are being fetched."""
         return tuple(wanted.ref for wanted in self._wanted.values())
 
+    @property
+    def decided_count(self) -> int:
+        """Count the batches of which it is remembered where they were decided."""
+        return len(self._decided_at)
+
     def __len__(self) -> int:
         return len(self._held) + len(self._storing)

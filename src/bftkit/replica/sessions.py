@@ -8,6 +8,7 @@ number of sessions, a window of sequences above each one's low mark, and a budge
 """
 
 from collections import deque
+from collections.abc import Iterator
 from hashlib import sha256
 
 import msgspec
@@ -87,6 +88,9 @@ class SessionTable:
 
     def __len__(self) -> int:
         return len(self._sessions)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(self._sessions.values())
 
     def get(self, session: SessionId) -> Session | None:
         """Return an open session."""

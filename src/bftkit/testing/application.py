@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from bftkit.replica.client_messages import ReadReply
+from bftkit.replica.client_messages import ReadReply, Refusal
 from bftkit.replica.execution import Answer
 from bftkit.replica.inputs import Executed, SnapshotInstalled, SnapshotSaved
 from bftkit.runtime.application import FULL_DISK_RETRY_S, MAX_TAKEN, ApplicationStage
@@ -58,6 +58,8 @@ class SimulatedApplication:
         for answer in outcome.answers:
             if node.honest:
                 world.checkers.answered(node.index, answer.reply)
+            if isinstance(answer.reply, Refusal):
+                world.counters[f"refused: {answer.reply.reason}"] += 1
             world.answer(node.index, self._said(answer))
         for event in outcome.events:
             self._check(event)

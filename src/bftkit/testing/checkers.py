@@ -20,25 +20,17 @@ from bftkit.replica.dissemination import BEYOND_QUOTA
 from bftkit.replica.outputs import Execute, Report
 from bftkit.replica.settings import ReplicaSettings
 from bftkit.replica.state_machine import StateMachine
+from bftkit.testing.bounds import Bounds
 from bftkit.testing.invariants import EngineInvariants
 
 if TYPE_CHECKING:
     from bftkit.testing.node import SimulatedNode
 
-SIGNED_SLOTS_LIMIT = 20_000
-"""Slots that one member may remember; far more than any window of a simulated group holds."""
-
-GATE_LIMIT = 20_000
-"""Outputs that may wait for the disk."""
-
-BODIES_LIMIT = 20_000
-"""Bodies that one member may hold; far more than quotas and windows of a simulated group allow."""
-
-ENTRIES_LIMIT = 5_000
-"""Decided positions that one member may keep; far more than lie between two snapshots."""
-
 LOOK_AGAIN = 16
-"""Tables are measured every so many steps of a member."""
+"""An engine's own promises are looked at every so many steps of all members."""
+
+MEASURE_AGAIN = 61
+"""Tables are measured every so many steps: no multiple of anything, so that it is every member's turn."""
 
 HARMLESS_REJECTIONS = (BEYOND_QUOTA, "a snapshot: this replica is further already")
 """What one correct member may hold against another."""
@@ -82,6 +74,7 @@ class Checkers:
         self._invariants = invariants
         self._settings = settings
         self._verify = verify
+        self._bounds = None if settings is None else Bounds(settings)
         self.suspects: dict[ReplicaIndex, str] = {}
         """Members that may break rules, and why: liars, and those whose disk was damaged."""
         self._submitted: dict[bytes, tuple[SessionId, int] | None] = {}
@@ -92,6 +85,8 @@ class Checkers:
         """Commands that a client was told will never be executed."""
         self._nonces: set[bytes] = set()
         """Of the sessions that clients asked for."""
+        self._sessions: dict[SessionId, bytes] = {}
+        """For each session that was opened, its nonce."""
         self._positions: dict[int, tuple[int, tuple[BatchRef, ...]]] = {}
         self._heights: dict[int, bytes] = {}
         self._log_roots: dict[int, bytes] = {}
@@ -137,15 +132,26 @@ class Checkers:
             case Reply():
                 key: tuple[Any, ...] = (reply.session, reply.first, reply.count)
             case SessionOpened():
-                if reply.nonce not in self._nonces:
-                    raise Violation(f"n{member} opens session {reply.session}, for which nobody has asked")
-                key = (reply.nonce,)
+                self._compare_session(member, reply)
+                return
             case ReadReply():
                 key = (reply.nonce, reply.height)
             case _:
                 return
         first = self._replies.setdefault(key, reply)
         if first != reply:
+            raise Violation(f"n{member} answers {reply} where another answered {first}")
+
+    def _compare_session(self, member: ReplicaIndex, reply: SessionOpened) -> None:
+        """See that a session was asked for, and is the one that was opened unless there were too many to keep it."""
+        if reply.nonce not in self._nonces:
+            raise Violation(f"n{member} opens session {reply.session}, for which nobody has asked")
+        nonce = self._sessions.setdefault(reply.session, reply.nonce)
+        if nonce != reply.nonce:
+            raise Violation(f"n{member} opens session {reply.session} for two clients")
+        first = self._replies.setdefault((nonce,), reply)
+        gone = self._settings is not None and len(self._sessions) > self._settings.limits.max_sessions
+        if first != reply and not gone:
             raise Violation(f"n{member} answers {reply} where another answered {first}")
 
     def acknowledged(self, reply: AnyReply, versions: tuple[tuple[bytes, ...], ...]) -> None:
@@ -278,6 +284,8 @@ class Checkers:
     def _decide(self, execute: Execute) -> None:
         self._positions[execute.position] = (execute.first_height, execute.refs)
         self.commits += bool(execute.refs)
+        if self._bounds is not None:
+            self._bounds.widest = max(self._bounds.widest, len(execute.refs))
         for offset, ref in enumerate(execute.refs):
             height = execute.first_height + offset
             known = self._heights.setdefault(height, ref.digest)
@@ -433,25 +441,17 @@ class Checkers:
             raise Violation(f"n{member} has work that waits, and nothing that would wake it")
         commits, height = replica.commits, node.executor.height
         before = self._reached.get(member)
+        if before is None and self._bounds is not None:
+            self._bounds.begins(node)
         now = self._reached[member] = (commits.position, height)
         if before is not None and (now[0] < before[0] or now[1] < before[1]):
             raise Violation(f"n{member} goes back from {before} to {now}")
         if height > commits.height or not commits.executed <= commits.executing <= commits.position:
             raise Violation(f"n{member} has executed what is not decided: height {height} of {commits.height}")
         self._steps += 1
-        if self._steps % LOOK_AGAIN == 0:
-            self._measure(node)
-
-    def _measure(self, node: "SimulatedNode") -> None:
-        replica = node.replica
-        sizes = {
-            "outputs held back": (node.gate.depth, GATE_LIMIT),
-            "signed slots": (len(replica.guard), SIGNED_SLOTS_LIMIT),
-            "bodies": (len(replica.payloads), BODIES_LIMIT),
-            "decided positions": (replica.commits.position - replica.commits.base, ENTRIES_LIMIT),
-        }
-        for what, (size, limit) in sizes.items():
-            if size > limit:
-                raise Violation(f"n{node.index} keeps {size} {what}")
-        if self._invariants is not None:
-            self._complain(node.index, self._invariants.stepped(node.index, replica.engine))
+        if self._steps % LOOK_AGAIN == 0 and self._invariants is not None:
+            self._complain(member, self._invariants.stepped(member, replica.engine))
+        if self._steps % MEASURE_AGAIN == 0 and self._bounds is not None:
+            problem = self._bounds.problem(node)
+            if problem is not None:
+                raise Violation(f"n{member} keeps {problem}")

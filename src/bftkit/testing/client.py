@@ -1,12 +1,15 @@
 """Simulated clients: sessions, runs of commands, retries, duplicates on purpose, acknowledgements."""
 
 from collections.abc import Callable
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from bftkit.core.epoch import Limits
 from bftkit.core.ids import ReplicaIndex, canonical
 from bftkit.replica.client_messages import (
+    UNKNOWN_SESSION,
     AnyReply,
     Busy,
     Envelope,
@@ -37,8 +40,20 @@ BUSY_US = 20_000
 MOST_COMMANDS = 5
 """Commands in one request."""
 
+LENGTH_BYTES = 5
+"""Most that stands before a command in an encoded request."""
+
+ENVELOPE_BYTES = 200
+"""Most that stands around the commands."""
+
 TRIES_ALONE = 2
 """Times that a request goes to one member before it goes to all."""
+
+
+def longest(limits: Limits) -> int:
+    """Return how long a simulated client's request may be."""
+    return MOST_COMMANDS * (limits.max_command_bytes + LENGTH_BYTES) + ENVELOPE_BYTES
+
 
 _Key = tuple[SessionId, int, int]
 
@@ -70,10 +85,14 @@ class SimulatedClient:
         self._left = envelopes
         self._domain = world.client_domain
         self._enough = world.settings.membership.quorum.weak
+        self._quorum = world.settings.membership.quorum.quorum
         self._nonce = self.public_key[:NONCE_BYTES]
         self._session: SessionId | None = None
         self._opening: _Open | None = None
         self._open: dict[_Key, _Open] = {}
+        self._strangers: set[ReplicaIndex] = set()
+        """Members that do not know the session."""
+        self._thinking = False
         self._next = 1
         self._acknowledged = 0
         self._answered: set[int] = set()
@@ -99,8 +118,20 @@ class SimulatedClient:
         signature = self._world.signatures.sign(
             self.public_key, open_session_statement(self._domain, self.public_key, self._nonce)
         )
-        self._opening = _Open(canonical(OpenSession(self.public_key, self._nonce, signature)))
-        self._try(self._opening, lambda: self._session is None)
+        self._opening = opening = _Open(canonical(OpenSession(self.public_key, self._nonce, signature)))
+        self._try(opening, lambda: self._opening is opening)
+
+    def _lose_session(self) -> None:
+        """Give up what is under way, whose outcome stays unknown, and ask for another session and for as much again."""
+        self._world.counters["sessions lost"] += 1
+        self._session = None
+        self._left += len(self._open)
+        self._open.clear()
+        self._strangers.clear()
+        self._answered.clear()
+        self._next, self._acknowledged = 1, 0
+        self._nonce = sha256(self._nonce).digest()[:NONCE_BYTES]
+        self.start()
 
     def _try(self, request: _Open, still: Callable[[], bool]) -> None:
         """Send a request, first to the contact, later to others, until it is answered."""
@@ -116,12 +147,14 @@ class SimulatedClient:
             receivers[self._below("contact", self._members)] = None
         for receiver in receivers:
             other = request.other is not None and self._choices.chance("version", self._number, 0.5)
-            self._world.request(receiver, request.other if other and request.other is not None else request.data)
+            data = request.other if other and request.other is not None else request.data
+            self._world.request(receiver, data, self)
         delay_ms = RETRY_MS + self._below("retry", RETRY_MS)
         self._world.events.after(delay_ms * 1_000, self._try, request, still)
 
     def _think(self) -> None:
-        if not self._left:
+        self._thinking = bool(self._left) and self._session is not None
+        if not self._thinking:
             return
         pause_us = 1_000 * self._below("think", 1 + self._world.profile.think_ms)
         if len(self._open) < MOST_OPEN:
@@ -164,6 +197,10 @@ class SimulatedClient:
     def receive(self, member: ReplicaIndex, reply: AnyReply) -> None:
         """Count a member's reply."""
         if isinstance(reply, Busy):
+            if reply.reason == UNKNOWN_SESSION and reply.session == self._session:
+                self._strangers.add(member)
+                if len(self._strangers) >= self._quorum:
+                    self._lose_session()
             return
         if isinstance(reply, ReadReply):
             self.reader.receive(member, reply)
@@ -173,7 +210,8 @@ class SimulatedClient:
                 self._opening = None
                 self._session = reply.session
                 self._world.checkers.told(reply.session[0])
-                self._think()
+                if not self._thinking:
+                    self._think()
             return
         key = (reply.session, reply.first, reply.count)
         request = self._open.get(key)
@@ -191,7 +229,8 @@ class SimulatedClient:
         self._world.trace("a", self._number, reply.first, reply.count)
         if isinstance(reply, Reply):
             self.height = max(self.height, reply.height)
-        self.acknowledged_commands += reply.count
+        if isinstance(reply, Reply) or reply.executed:
+            self.acknowledged_commands += reply.count
         self._answered.update(range(reply.first, reply.first + reply.count))
         while self._acknowledged + 1 in self._answered:
             self._acknowledged += 1

@@ -7,7 +7,15 @@ import msgspec
 from bftkit.core.inputs import Read
 from bftkit.core.outputs import ReadReady
 from bftkit.errors import ApplicationError
-from bftkit.replica.client_messages import Envelope, client_domain, decode_request, request_key, request_statement
+from bftkit.replica.client_messages import (
+    UNKNOWN_SESSION,
+    Busy,
+    Envelope,
+    client_domain,
+    decode_request,
+    request_key,
+    request_statement,
+)
 from bftkit.replica.inputs import Submission, Submitted
 from bftkit.replica.read_queue import TOKEN_BITS, ReadQueue
 from bftkit.runtime.admin_messages import AdminAnswer, AdminAsk
@@ -40,6 +48,7 @@ class SimulatedEdge:
         if isinstance(request, Envelope):
             session = node.executor.sessions.get(request.session)
             if session is None:
+                node.world.refused(node.index, token, Busy(request.session, request.first, UNKNOWN_SESSION))
                 return
             public_key, count = session.public_key, request.count
         else:

@@ -15,6 +15,7 @@ from bftkit.core.inputs import Received, TimerFired
 from bftkit.core.outputs import Broadcast, CancelTimer, ReadReady, Send, SetTimer
 from bftkit.core.statement import SignedMessage, statement_bytes
 from bftkit.errors import BftkitError, StorageError, StorageFull, WireError
+from bftkit.replica.client_messages import Busy
 from bftkit.replica.execution import Executor
 from bftkit.replica.gate import DurabilityGate
 from bftkit.replica.inputs import PeerDown, PeerUp
@@ -411,7 +412,7 @@ class SimulatedNode:
             InstallSnapshot: self.application.put,
             SendSnapshotChunk: self._send_chunk,
             Trim: self._trim,
-            Refuse: lambda output: None,
+            Refuse: self._refuse,
             Report: lambda output: self.world.reported(self, output),
             ReadReady: self._read_ready,
         }
@@ -484,6 +485,9 @@ class SimulatedNode:
         question = self.edge.ready(output)
         if question is not None:
             self._local.append(question)
+
+    def _refuse(self, output: Refuse) -> None:
+        self.world.refused(self.index, output.token, Busy((0, 0), 0, output.reason, output.retry_after_ms))
 
     def _trim(self, output: Trim) -> None:
         self._trim_below = max(self._trim_below, output.below_index)

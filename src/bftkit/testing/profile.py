@@ -111,6 +111,15 @@ class Profile(msgspec.Struct, frozen=True):
     """See `ReplicaTuning`: small, so that snapshots, trimming and state transfer happen."""
     segment_bytes: int = 16_384
     """Length of a segment of the log."""
+    max_sessions: int = 0
+    """See `Limits`, as the next two; 0 for those of the workload. Fewer than there are clients: sessions get lost."""
+    session_window: int = 0
+    """At least as many as the commands of one request."""
+    session_reply_bytes: int = 0
+    origin_batches: int = 0
+    """See `ReplicaTuning`; 0 for its default."""
+    collect_requests: int = 0
+    """Of the longest requests, how many may wait to be put into a batch; 0 for the default of `ReplicaTuning`."""
 
     @property
     def faults(self) -> int:
@@ -219,8 +228,27 @@ def draw_profile(name: str, random: Random) -> Profile:
         snapshot_positions=random.choice((4, 16, 64)),
         segment_bytes=random.choice((4_096, 16_384, 131_072)),
         reads=random.choice((0.0, 0.1, 0.3)),
+        **_draw_bounds(random, _SMALL if classes else 0.0),
     )
 
+
+def _draw_bounds(random: Random, rate: float) -> dict[str, Any]:
+    """Draw small bounds for a share of the schedules, so that what happens at a bound does happen."""
+    small = random.random() < rate
+    return {name: random.choice(values) for name, values in _BOUNDS.items() if small and random.random() < 0.5}
+
+
+_SMALL = 0.25
+"""Share of the schedules whose bounds may be small."""
+
+_BOUNDS = {
+    "max_sessions": (2, 3, 4),
+    "session_window": (5, 8, 12),
+    "session_reply_bytes": (40, 80, 160),
+    "origin_batches": (1, 2, 4, 8),
+    "collect_requests": (1, 2),
+}
+"""How small bounds may be."""
 
 _MOST = {
     "crashes": 6,

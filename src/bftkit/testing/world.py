@@ -14,7 +14,8 @@ from bftkit.core.engine import EngineSpec
 from bftkit.core.epoch import EpochConfig, Genesis, Limits
 from bftkit.core.ids import ReplicaIndex, canonical
 from bftkit.core.membership import Member
-from bftkit.replica.client_messages import SessionId, client_domain
+from bftkit.replica.client_messages import Busy, SessionId, client_domain
+from bftkit.replica.dissemination import BEYOND_QUOTA
 from bftkit.replica.execution import Answer
 from bftkit.replica.outputs import Report
 from bftkit.replica.settings import ReplicaSettings, ReplicaTuning
@@ -23,7 +24,7 @@ from bftkit.runtime.admin_messages import AdminAnswer
 from bftkit.testing.byzantine import draw_behaviour, make_behaviour
 from bftkit.testing.checkers import Checkers
 from bftkit.testing.choices import Choices
-from bftkit.testing.client import SimulatedClient
+from bftkit.testing.client import SimulatedClient, longest
 from bftkit.testing.clock import EventHeap
 from bftkit.testing.disk import CrashMode
 from bftkit.testing.fault_atlas import FaultAtlas, Spare
@@ -107,12 +108,14 @@ class World:
         self._hash = blake2b(digest_size=16)
         self._unhashed: list[tuple[Any, ...]] = []
         self._tokens = 0
+        self._senders: dict[int, SimulatedClient] = {}
+        """Who sent the request of a token."""
         self._commands = 0
         self._make_command = workload.make_command
         self._command_random = self.choices.random("commands")
-        limits = msgspec.structs.replace(workload.limits, checkpoint_interval=profile.checkpoint_interval)
+        limits = _limits(workload.limits, profile)
         genesis = _genesis(spec, replicas, options, limits, self.signatures)
-        tuning = _tuning(profile)
+        tuning = _tuning(profile, limits)
         every = [ReplicaSettings(index, spec, genesis, options, tuning) for index in range(replicas)]
         self.settings = every[0]
         if journal is not None:
@@ -297,6 +300,8 @@ class World:
     def reported(self, node: SimulatedNode, report: Report) -> None:
         """Take what a member's replica reports."""
         self.counters[report.event] += 1
+        if report.detail == BEYOND_QUOTA:
+            self.counters[f"refused: {BEYOND_QUOTA}"] += 1
         self.trace("r", node.instance, 0, report.event)
         if node.honest and not node.rotten:
             self.checkers.reported(node.index, report)
@@ -323,9 +328,11 @@ class World:
         self.checkers.submitted(command, session, sequence)
         return command
 
-    def request(self, member: ReplicaIndex, data: bytes) -> None:
-        """Carry a client's request to a member, or lose it."""
+    def request(self, member: ReplicaIndex, data: bytes, client: SimulatedClient | None = None) -> None:
+        """Carry a client's request to a member, or lose it; the client hears of a refusal if it is named."""
         self._tokens += 1
+        if client is not None:
+            self._senders[self._tokens] = client
         for instance in self.instances[member]:
             self._carry(member, self.nodes[instance].submit, self._tokens, data)
 
@@ -345,6 +352,13 @@ class World:
         client = self._by_key.get(public_key)
         if client is not None:
             self._carry(member, client.reader.answered, answer)
+
+    def refused(self, member: ReplicaIndex, token: int, busy: Busy) -> None:
+        """Carry a member's refusal of a request to whoever sent it, or lose it."""
+        self.counters[f"refused: {busy.reason}"] += 1
+        client = self._senders.get(token)
+        if client is not None:
+            self._carry(member, client.receive, member, busy)
 
     def _carry(self, member: ReplicaIndex, function: Callable[..., None], *arguments: Any) -> None:
         stream, profile = self.choices.links, self.profile
@@ -396,8 +410,20 @@ def _genesis(spec: EngineSpec, replicas: int, options: Any, limits: Limits, sign
     return Genesis(config, EMPTY_CHECKPOINT)
 
 
-def _tuning(profile: Profile) -> ReplicaTuning:
+def _limits(limits: Limits, profile: Profile) -> Limits:
+    drawn = {
+        "checkpoint_interval": profile.checkpoint_interval,
+        "max_sessions": profile.max_sessions,
+        "session_window": profile.session_window,
+        "session_reply_bytes": profile.session_reply_bytes,
+    }
+    return msgspec.structs.replace(limits, **{name: value for name, value in drawn.items() if value})
+
+
+def _tuning(profile: Profile, limits: Limits) -> ReplicaTuning:
+    small = {"origin_batches": profile.origin_batches, "collect_bytes": profile.collect_requests * longest(limits)}
     return ReplicaTuning(
+        **{name: value for name, value in small.items() if value},
         batches_in_flight=2,
         max_batches_in_flight=6,
         sync_entries=8,

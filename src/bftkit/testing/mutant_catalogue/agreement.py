@@ -16,7 +16,7 @@ from bftkit.core.statement import Statement
 from bftkit.replica.messages import StableCheckpoint, message_problem
 from bftkit.replica.records import StepRecord
 from bftkit.replica.safety import SigningGuard
-from bftkit.testing.mutant_catalogue.schedules import AWAY, REPEATING, SPLIT
+from bftkit.testing.mutant_catalogue.schedules import AWAY, BUSY, REPEATING, SPLIT
 from bftkit.testing.mutants import Check, Mutant, Schedules, doing_nothing
 from bftkit.testing.solo import solo_spec
 
@@ -50,6 +50,13 @@ def _one_vote(original: Any) -> Any:
 def _no_low_mark(original: Any) -> Any:
     def stable(self: Any, position: int) -> None:
         self._slots = {slot: content for slot, content in self._slots.items() if slot[2] > position}
+
+    return stable
+
+
+def _no_forgetting(original: Any) -> Any:
+    def stable(self: Any, position: int) -> None:
+        self.low_mark = max(self.low_mark, position)
 
     return stable
 
@@ -158,6 +165,13 @@ MUTANTS = (
         "bftkit.replica.safety:SigningGuard.stable",
         _no_low_mark,
         (Check(_look_at_the_low_mark),),
+    ),
+    Mutant(
+        "signing: every slot is remembered",
+        "Slots below a stable checkpoint are kept for ever.",
+        "bftkit.replica.safety:SigningGuard.stable",
+        _no_forgetting,
+        (Schedules(profile=BUSY),),
     ),
     Mutant(
         "quorum: f members are believed",

@@ -9,7 +9,7 @@ from bftkit.core.batch import CommittedBatch
 from bftkit.core.outputs import Broadcast, Send
 from bftkit.replica.messages import SnapshotChunk
 from bftkit.replica.outputs import Append
-from bftkit.testing.mutant_catalogue.schedules import AWAY, CRASHES, SPLIT
+from bftkit.testing.mutant_catalogue.schedules import AWAY, BUSY, CRASHES, SPLIT
 from bftkit.testing.mutants import Check, Mutant, Schedules, doing_nothing
 from bftkit.testing.simulation import simulate
 
@@ -20,6 +20,27 @@ def _no_barrier(original: Any) -> Any:
         return index
 
     return append
+
+
+def _admitting(original: Any) -> Any:
+    def admit(self: Any, submission: Any) -> Any:
+        held, self._collecting_bytes = self._collecting_bytes, 0
+        try:
+            return original(self, submission)
+        finally:
+            self._collecting_bytes += held
+
+    return admit
+
+
+def _without_end(original: Any) -> Any:
+    def close_batches(self: Any, number: int) -> list[Any]:
+        made: list[Any] = []
+        while self._collecting:
+            made.append(self._close_one(number + len(made)))
+        return made
+
+    return close_batches
 
 
 def _no_oldest(original: Any) -> Any:
@@ -124,6 +145,41 @@ MUTANTS = (
         "bftkit.runtime.application:ApplicationStage._try",
         _any_state,
         (Schedules(profile=AWAY, liar="another state", speak=_another_state),),
+    ),
+    Mutant(
+        "replica: bodies are never forgotten",
+        "What a durable snapshot has made unnecessary is kept, and counts as decided.",
+        "bftkit.replica.payloads:Payloads.forget_through",
+        lambda original: lambda self, position: (),
+        (Schedules(profile=BUSY),),
+    ),
+    Mutant(
+        "replica: decided positions are never trimmed",
+        "The decisions below a durable snapshot are kept.",
+        "bftkit.replica.commits:CommitLog.trim",
+        doing_nothing,
+        (Schedules(profile=BUSY),),
+    ),
+    Mutant(
+        "replica: no quota of an origin",
+        "One member may have as many batches on their way as it likes.",
+        "bftkit.replica.mempool:Mempool.has_room",
+        lambda original: lambda self, member, size: True,
+        (Schedules(profile=msgspec.structs.replace(BUSY, origin_batches=4), liar="flooding bodies"),),
+    ),
+    Mutant(
+        "replica: requests are never refused",
+        "Requests wait for a batch, however many, in place of being refused.",
+        "bftkit.replica.mempool:Mempool.admit",
+        _admitting,
+        (Schedules(profile=msgspec.structs.replace(BUSY, collect_requests=1, partitions=6, clients=8)),),
+    ),
+    Mutant(
+        "replica: any number of own batches",
+        "A replica makes a batch of whatever comes, however many are on their way.",
+        "bftkit.replica.mempool:Mempool.close_batches",
+        _without_end,
+        (Schedules(profile=msgspec.structs.replace(BUSY, partitions=6)),),
     ),
     Mutant(
         "application: an exception is swallowed",

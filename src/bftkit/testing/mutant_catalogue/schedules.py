@@ -26,6 +26,17 @@ SPLIT = Profile(partitions=6, cuts=4, down_ms=(500, 1_000), clients=4, envelopes
 REPEATING = Profile(repeat=1.0, clients=4, envelopes=16, think_ms=5, two_faced=0.3)
 
 
+BUSY = Profile(
+    clients=4,
+    envelopes=40,
+    think_ms=10,
+    checkpoint_interval=2,
+    snapshot_positions=4,
+    segment_bytes=4_096,
+)
+"""Much to do, and little to keep."""
+
+
 AWAY = Profile(
     crashes=2,
     down_ms=(2_000, 1_000),

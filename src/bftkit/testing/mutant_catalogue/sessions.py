@@ -47,6 +47,13 @@ def _told_apart_by_content(original: Any) -> Any:
     return admit
 
 
+def _by_the_low_mark(original: Any) -> Any:
+    def admit(self: Any, session: Any, first: int, count: int, acknowledged: int) -> Any:
+        return original(self, session, first, count, max(acknowledged, session.low))
+
+    return admit
+
+
 def _no_sessions(original: Any) -> Any:
     return lambda self: b"\x90"
 
@@ -114,6 +121,27 @@ MUTANTS = (
         "bftkit.replica.execution:Executor._open_session",
         _unverified,
         (Schedules(profile=REPEATING, liar="inventing requests"),),
+    ),
+    Mutant(
+        "sessions: the window moves under an envelope",
+        "An envelope that was refused for good executes once the low mark of its session has risen.",
+        "bftkit.replica.sessions:SessionTable.admit",
+        _by_the_low_mark,
+        (Schedules(profile=msgspec.structs.replace(REPEATING, session_window=5)),),
+    ),
+    Mutant(
+        "sessions: none is ever closed",
+        "There may be more sessions than the limits of the group allow.",
+        "bftkit.replica.sessions:SessionTable._evict",
+        doing_nothing,
+        (Schedules(profile=msgspec.structs.replace(REPEATING, max_sessions=2)),),
+    ),
+    Mutant(
+        "sessions: results are never let go",
+        "Of a session that acknowledges nothing all results are kept, whatever the budget.",
+        "bftkit.replica.sessions:SessionTable._shed",
+        doing_nothing,
+        (Schedules(profile=msgspec.structs.replace(REPEATING, session_reply_bytes=40)),),
     ),
     Mutant(
         "sessions: not in the snapshot",
