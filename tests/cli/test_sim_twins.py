@@ -83,7 +83,7 @@ def test_a_file_that_shows_a_violation_is_told(capsys, tmp_path):
     path = tmp_path / "two-faced.txt"
     path.write_text("members 4\ntwins 2\nleader n0, blocks n0 n1 n2 | n3 n0' n1'\n")
     assert play("--scenario", str(path)) == UNSAFE
-    assert "decides" in capsys.readouterr().out
+    assert "two proposals prepared in view 0" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

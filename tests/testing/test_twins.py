@@ -164,7 +164,7 @@ AIMED = TwinsPlan("pbft", losses=("", VOTES), aimed=True, seed=3)
 @pytest.mark.parametrize(
     ("broken", "plan", "says"),
     [
-        (smaller_quorum, SHUFFLED, "another one"),
+        (smaller_quorum, SHUFFLED, "votes against what view|another one"),
         (no_prepared_certificates, SHUFFLED, "votes against what view|another one"),
         (only_certificates_of_the_last_view, SHUFFLED, "votes against what view|another one"),
         (empty_new_view, SHUFFLED, "votes against what view|another one"),

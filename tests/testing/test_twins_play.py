@@ -20,6 +20,7 @@ from bftkit.testing.twins_scenarios import (
 )
 from bftkit_pbft import engine as pbft_engine
 from bftkit_pbft import messages
+from bftkit_pbft.invariants import PbftInvariants
 
 SCENARIOS = sorted((Path(__file__).parents[1] / "scenarios" / "twins").glob("*.txt"))
 
@@ -188,6 +189,19 @@ def test_what_is_never_ordered_is_a_violation(monkeypatch):
     assert case.problem is not None
     assert case.problem.startswith("not everything is ordered after 60000 ms")
     assert "n0' EngineStatus" in case.problem
+
+
+@pytest.mark.parametrize("method", ["signs", "stepped", "decided"])
+def test_what_an_engine_promises_of_itself_is_checked_too(monkeypatch, method):
+    original = getattr(PbftInvariants, method)
+
+    def broken(self, *arguments):
+        assert original(self, *arguments) is None
+        return "something is wrong" if self._decided else None
+
+    monkeypatch.setattr(PbftInvariants, method, broken)
+    problem = run_twins_case("pbft", parse_scenario(CALM)).problem or ""
+    assert re.fullmatch(r"n[123](: | asks for a signature that it must not get: )something is wrong", problem)
 
 
 def test_an_engine_that_raises_is_a_violation(monkeypatch):

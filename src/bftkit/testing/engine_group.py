@@ -231,8 +231,9 @@ class EngineGroup:
         outputs = instance.engine.step(event)
         if outputs:
             self._perform(instance, outputs)
-        if self.watch is not None and instance.honest and instance.alive:
-            self._demand(instance, self.watch.stepped(instance.identity, instance.engine))
+            # What changes without an output shows with the next one.
+            if self.watch is not None and instance.honest and instance.alive:
+                self._demand(instance, self.watch.stepped(instance.identity, instance.engine))
         if self.on_step is not None:
             self.on_step(instance, event, outputs)
 

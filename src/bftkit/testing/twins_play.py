@@ -120,7 +120,8 @@ class _Play:
         self._timing = timing
         listed = tuple(view.leader for view in scenario.views)
         honest = tuple(range(scenario.twins, scenario.members)) or tuple(range(scenario.members))
-        settings = GroupSettings(options=options, leaders=_Leaders(listed, honest), traced=traced)
+        leaders = _Leaders(listed, honest)
+        settings = GroupSettings(options=options, leaders=leaders, invariants=True, traced=traced)
         self.group = EngineGroup(spec, scenario.members, timing.seed, identity=self._identity, settings=settings)
         for instance in self.group.instances:
             instance.name = instance_name(scenario, instance.number)
