@@ -35,6 +35,8 @@ class PbftInvariants:
         """Lowest view in which a position is known to be decided, and what was (PBFT §4.4)."""
         self._view = [0] * members
         self._low = [0] * members
+        self._recorded = [(0, 0)] * members
+        """For each member, its view and its low water mark as they are on its disk."""
 
     def signs(self, member: ReplicaIndex, statement: Statement) -> str | None:
         """Look at a statement that an honest member is about to sign."""
@@ -88,9 +90,13 @@ class PbftInvariants:
             return "it keeps view changes for new views that are settled"
         return None
 
+    def recorded(self, member: ReplicaIndex, engine: Any) -> None:
+        """Note that a member's view and its low water mark are on its disk: no restart takes them back (PBFT §4.4)."""
+        self._recorded[member] = (engine.state.view, engine.state.low)
+
     def restarted(self, member: ReplicaIndex) -> None:
         """Note that a member has lost what was not durable: its view may have been one that nobody heard of."""
-        self._view[member] = self._low[member] = 0
+        self._view[member], self._low[member] = self._recorded[member]
 
 
 def _proved(state: State, message: ViewChange) -> bool:

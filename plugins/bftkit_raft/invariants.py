@@ -27,6 +27,8 @@ class RaftInvariants:
         """For each leader its term, and the end of its log (leader append-only)."""
         self._term = [0] * members
         self._commit = [0] * members
+        self._recorded = [0] * members
+        """For each member, its term as it is on its disk."""
 
     def signs(self, member: ReplicaIndex, statement: Statement) -> str | None:
         """Look at a statement that a member is about to sign: Raft has none."""
@@ -78,7 +80,11 @@ class RaftInvariants:
                 return f"terms fall at position {position}"
         return None
 
+    def recorded(self, member: ReplicaIndex, engine: Any) -> None:
+        """Note that a member's term is on its disk: no restart takes it back (Raft §3.8)."""
+        self._recorded[member] = engine.state.term
+
     def restarted(self, member: ReplicaIndex) -> None:
         """Note that a member has lost what was not durable: a term that nobody heard of, a commit index."""
-        self._term[member] = self._commit[member] = 0
+        self._term[member], self._commit[member] = self._recorded[member], 0
         self._led.pop(member, None)

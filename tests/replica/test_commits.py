@@ -82,6 +82,16 @@ def test_a_snapshot_that_was_lost_is_taken_again_soon():
     assert [log.execute_next(8, 10**9).snapshot for _ in range(4)] == [False, False, False, True]
 
 
+def test_after_a_lost_snapshot_all_checkpoints_have_one_until_one_is_kept():
+    log = filled(40)
+    log.snapshot_lost()
+    executes = [log.execute_next(12, 10**9) for _ in range(12)]
+    assert [each.position for each in executes if each.snapshot] == [4, 8, 12]
+    log.snapshot_kept()
+    executes = [log.execute_next(12, 10**9) for _ in range(28)]
+    assert [each.position for each in executes if each.snapshot] == [24, 36]
+
+
 def test_entries_after_a_position():
     log = filled(6, start=8)
     assert [each.position for each in log.after(8, 3) or ()] == [9, 10, 11]

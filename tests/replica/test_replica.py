@@ -480,7 +480,8 @@ def test_a_snapshot_whose_position_was_passed_over_is_taken_again():
         host.commit()
     votes = {message.checkpoint.position: message for _, message in host.messages(CheckpointVote)}
     host.kept.clear()
-    host.replica.pending_snapshot = 4
+    host.replica.pending_snapshots.clear()
+    host.replica.pending_snapshots.append(4)
     host.hear(1, StableCheckpoint(certified(votes[8].checkpoint)))
     assert host.saved is None
     for _ in range(4):
@@ -489,3 +490,16 @@ def test_a_snapshot_whose_position_was_passed_over_is_taken_again():
     host.hear(1, StableCheckpoint(certified(votes[12].checkpoint)))
     assert host.saved is not None
     assert host.saved[0].position == 12
+
+
+def test_who_hears_of_every_second_checkpoint_only_saves_its_state_all_the_same():
+    host = fresh(snapshot_positions=8)
+    saved = []
+    for stable in range(8, 72, 8):
+        while host.replica.commits.position < stable + 4:
+            host.commit()
+        votes = {message.checkpoint.position: message for _, message in host.messages(CheckpointVote)}
+        host.hear(1, StableCheckpoint(certified(votes[stable + 4].checkpoint)))
+        saved.append(host.saved[0].position if host.saved is not None else 0)
+    assert saved[-1] >= 60, saved
+    assert host.replica.commits.base >= 40

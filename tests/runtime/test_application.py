@@ -11,7 +11,7 @@ from bftkit.core.batch import BatchBody
 from bftkit.errors import ApplicationError, StorageError, StorageFull
 from bftkit.replica.execution import Executor
 from bftkit.replica.inputs import Executed, SnapshotInstalled, SnapshotSaved
-from bftkit.replica.outputs import Execute, InstallSnapshot, SaveSnapshot
+from bftkit.replica.outputs import STATES_KEPT, Execute, InstallSnapshot, SaveSnapshot
 from bftkit.replica.records import RecordKind
 from bftkit.runtime import application
 from bftkit.runtime.application import ApplicationStage, Outcome, restore_newest
@@ -134,9 +134,24 @@ def test_a_kept_state_is_saved_as_it_was_and_old_ones_are_pruned():
 def test_a_state_that_was_not_kept_is_not_saved():
     rig = filled(4)
     assert rig.stage.work([SaveSnapshot(certified(checkpoint_at(3)))]).events == []
-    rig.stage.work([rig.job(5, roots=True, snapshot=True)])
+    for position in range(5, 5 + STATES_KEPT):
+        rig.stage.work([rig.job(position, roots=True, snapshot=True)])
     assert rig.stage.work([SaveSnapshot(certified(checkpoint_at(4)))]).events == [], "superseded"
     assert rig.snapshots.heights() == []
+
+
+def test_whichever_of_the_last_states_is_certified_is_saved_and_those_before_it_go():
+    rig = filled(4)
+    certificates = [rig.certificate(4)]
+    for position in (5, 6):
+        rig.stage.work([rig.job(position, roots=True, snapshot=True)])
+        certificates.append(rig.certificate(position))
+    (saved,) = rig.stage.work([SaveSnapshot(certificates[1])]).events
+    assert saved.certificate.position == 5
+    assert rig.stage.work([SaveSnapshot(certificates[0])]).events == []
+    (saved,) = rig.stage.work([SaveSnapshot(certificates[2])]).events
+    assert saved.certificate.position == 6
+    assert rig.snapshots.heights() == [5, 6]
 
 
 def transferred(rig: Rig) -> tuple:

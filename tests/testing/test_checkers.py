@@ -19,7 +19,7 @@ from bftkit.replica.settings import ReplicaSettings
 from bftkit.testing.checkers import Checkers, Violation, answer_to, state_digest
 from bftkit.testing.machine import WatchedMachine, tagged
 from bftkit.testing.profile import Profile
-from bftkit.testing.simulation import make_world
+from bftkit.testing.simulation import finish, make_world
 
 SESSION = (1, 0)
 
@@ -367,6 +367,31 @@ def test_a_checkpoint_needs_the_votes_of_a_quorum_and_the_roots_of_the_log():
             judge(event, msgspec.structs.replace(right, state_root=bytes(32)))
         with pytest.raises(Violation, match="another log root"):
             judge(event, msgspec.structs.replace(right, log_root=bytes(32)))
+
+
+def begun_again(position: int, stable: int, *, rotten: bool = False) -> None:
+    """Let a member record the end of a schedule, and let it start once more at other marks."""
+    world = make_world(1, load_engine("pbft"), 4, Profile(clients=1, envelopes=4, checkpoint_interval=2))
+    assert finish(world).ok
+    node, checkers = world.nodes[2], world.checkers
+    node.rotten = rotten
+    checkers.recorded(node)
+    checkers.lost_memory(2)
+    commits, checkpoints = node.replica.commits, node.replica.checkpoints
+    commits.position = commits.executing = commits.executed = commits.position + position
+    certificate = checkpoints.stable
+    lowered = msgspec.structs.replace(certificate.checkpoint, position=certificate.position + stable)
+    checkpoints.stable = msgspec.structs.replace(certificate, checkpoint=lowered)
+    checkers.stepped(node)
+
+
+def test_what_a_member_has_recorded_it_knows_in_its_next_life():
+    begun_again(0, 0)
+    begun_again(1, 0)
+    for marks in ((-1, 0), (0, -2)):
+        with pytest.raises(Violation, match=r"n2 begins at position .* and had recorded"):
+            begun_again(*marks)
+        begun_again(*marks, rotten=True)
 
 
 @pytest.mark.parametrize("event", ["unsigned", "accused", "diverged", "rejected"])

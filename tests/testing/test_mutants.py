@@ -269,6 +269,14 @@ def test_the_unbroken_code_is_not_taken_for_a_mutant(each):
             assert msgspec.structs.replace(each, first=UNHARMED, count=8).run(float("inf")) is None
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "each", [each for each in HUNTS if isinstance(each, Schedules)], ids=lambda each: each.describe()
+)
+def test_the_unbroken_code_survives_as_many_schedules_as_a_hunt_mostly_takes(each):
+    assert msgspec.structs.replace(each, first=UNHARMED + 2, count=20).run(float("inf")) is None
+
+
 def test_a_survivor_is_told():
     harmless = mutant("bftkit.replica.gate:_may_pass", lambda original: lambda output: original(output),
                       Schedules("solo", 1, Profile(), 0, 2), Check(lambda: None))  # fmt: skip

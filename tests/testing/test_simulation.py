@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from bftkit.batteries.counter import Counter
-from bftkit.core.outputs import Persist
+from bftkit.core.outputs import Persist, Send
 from bftkit.replica.outputs import Append
 from bftkit.testing import simulation
 from bftkit.testing.profile import Profile
@@ -150,6 +150,21 @@ def test_a_group_that_cannot_go_on_is_found():
     world.nodes[0].rewrite = lambda outputs: []
     with pytest.raises(simulation.Violation, match="no progress"):
         run(world)
+
+
+class Restless(SoloEngine):
+    """Says to itself again and again what it said before."""
+
+    def _on_received(self, event):
+        out = super()._on_received(event)
+        self.said = getattr(self, "said", 0) + 1
+        return [*out, Send(self._own, event.message)] if self.said % 500 else out
+
+
+def test_a_group_that_spends_too_many_steps_on_a_commit_is_found():
+    found = violations_of(Restless, 3, "calm")
+    assert found
+    assert all("steps after everything healed" in text for text in found)
 
 
 def test_events_that_do_not_end_are_found(monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bftkit.core.outputs import CancelTimer, SetTimer
+from bftkit.replica.catch_up import PROGRESS_TIMER
 from bftkit.testing.disk import CrashMode
 from bftkit.testing.profile import Profile
 from bftkit.testing.simulation import make_world
@@ -44,6 +45,18 @@ def test_a_timer_runs_out_once_after_its_delay():
     assert "view" not in watched.timers
     assert len(watched.timers) == 0
     assert len(watched.run(1_000)) == 1
+
+
+def test_to_tell_others_how_far_one_is_brings_no_work_on():
+    watched = Watched()
+    assert not watched.timers.move_work
+    watched.timers.set(SetTimer(PROGRESS_TIMER, 30))
+    assert not watched.timers.move_work
+    watched.timers.set(SetTimer("engine/view", 20))
+    assert watched.timers.move_work
+    watched.run(25)
+    assert len(watched.timers) == 1
+    assert not watched.timers.move_work
 
 
 def test_a_timer_that_is_set_again_runs_out_later_and_once():

@@ -388,7 +388,8 @@ def on_snapshot_installed(replica: "Replica", event: SnapshotInstalled) -> None:
     replica.checkpoints.now_stable(certificate)
     replica.guard.stable(certificate.position)
     replica.append(RecordKind.STABLE, certificate, barrier=False)
-    replica.pending_snapshot = None
+    replica.pending_snapshots.clear()
+    replica.commits.snapshot_kept()
     replica.note_snapshot(certificate, event.size)
     replica.tell_engine(Synced(replica.now, replica.commits.position, (), None))
     replica.tell_engine(Stable(replica.now, certificate))

@@ -32,6 +32,7 @@ class CommitLog:
         self._roots: dict[int, tuple[int, bytes]] = {base.position: (base.height, base.log_root)}
         self.bytes_since_snapshot = 0
         self._snapshot_mark = base.position
+        self._snapshot_lost = False
 
     def add(self, entry: CommitEntry, record_index: int) -> None:
         """Take the next decided position; `record_index` is where the log holds it."""
@@ -59,15 +60,22 @@ class CommitLog:
         self.executing = entry.position
         at_checkpoint = entry.position % self.interval == 0
         due = entry.position - self._snapshot_mark >= snapshot_positions or self.bytes_since_snapshot >= snapshot_bytes
-        snapshot = at_checkpoint and due
+        snapshot = at_checkpoint and (due or self._snapshot_lost)
         if snapshot:
             self._snapshot_mark = entry.position
             self.bytes_since_snapshot = 0
         return Execute(entry.position, first_height, entry.refs, entry.proof.certificate, at_checkpoint, snapshot)
 
     def snapshot_lost(self) -> None:
-        """Take the next snapshot soon: the last one did not become stable by itself."""
-        self._snapshot_mark = self.base
+        """Take snapshots at all checkpoints until one is kept: which of them will be certified here is not known.
+
+        Whoever hears of stable checkpoints from others hears of the newest one, and never of those before it.
+        """
+        self._snapshot_lost = True
+
+    def snapshot_kept(self) -> None:
+        """Take the next snapshot when it is due: one has become stable."""
+        self._snapshot_lost = False
 
     def roots_at(self, position: int) -> tuple[int, bytes] | None:
         """Return height and log root at a checkpoint position that is remembered."""
@@ -106,6 +114,7 @@ class CommitLog:
         self._waiting.clear()
         self._roots = {checkpoint.position: (checkpoint.height, checkpoint.log_root)}
         self._snapshot_mark = checkpoint.position
+        self._snapshot_lost = False
         self.bytes_since_snapshot = 0
 
     @property

@@ -31,6 +31,10 @@ class Loopback(msgspec.Struct, frozen=True):
     event: Any
 
 
+STATES_KEPT = 3
+"""States that the shell keeps in memory at once until one of them is stable; the oldest one goes first."""
+
+
 class Execute(msgspec.Struct, frozen=True):
     """Execute the batches of one decided position, in order, after all earlier ones."""
 
@@ -42,7 +46,7 @@ class Execute(msgspec.Struct, frozen=True):
     roots: bool
     """Report the roots afterwards: the position is a checkpoint."""
     snapshot: bool
-    """Keep the state at this position until it is stable or superseded."""
+    """Keep the state at this position until it is saved, or one above; of several, the newest `STATES_KEPT`."""
 
 
 class SendBody(msgspec.Struct, frozen=True):

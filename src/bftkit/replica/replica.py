@@ -28,7 +28,7 @@ from bftkit.replica.commits import CommitLog
 from bftkit.replica.dissemination import FETCH_TIMER, Asked
 from bftkit.replica.mempool import Mempool
 from bftkit.replica.messages import CheckpointVote, OfferBodies, StableCheckpoint
-from bftkit.replica.outputs import Append, Forget, ReplicaOutput, Report, SaveSnapshot, Trim
+from bftkit.replica.outputs import STATES_KEPT, Append, Forget, ReplicaOutput, Report, SaveSnapshot, Trim
 from bftkit.replica.payloads import Payloads
 from bftkit.replica.records import RecordKind, StepRecord
 from bftkit.replica.safety import SigningGuard
@@ -67,8 +67,8 @@ class Replica:
         """Index that the next record of the log will get."""
         self.step_index = next_index
         """Log index of the newest step record that replaces earlier ones."""
-        self.pending_snapshot: int | None = None
-        """Position whose state the shell keeps until it is stable."""
+        self.pending_snapshots: deque[int] = deque(maxlen=STATES_KEPT)
+        """Positions whose states the shell keeps until one of them is stable, ascending."""
         self.snapshot: tuple[CheckpointCertificate, int] | None = None
         """Newest durable snapshot and its size, for those who lag."""
         self.older_snapshot: tuple[CheckpointCertificate, int] | None = None
@@ -288,7 +288,7 @@ class Replica:
                 return
             execute = self.commits.execute_next(tuning.snapshot_positions, tuning.snapshot_bytes)
             if execute.snapshot:
-                self.pending_snapshot = execute.position
+                self.pending_snapshots.append(execute.position)
             self.emit(execute)
 
     # -- checkpoints ------------------------------------------------------------------------------
@@ -346,12 +346,14 @@ class Replica:
         self.emit(Report("stable", f"position {position}, height {certificate.checkpoint.height}", certificate))
         dissemination.forget_given_up(self)
         self.tell_engine(Stable(self.now, certificate))
-        if self.pending_snapshot is not None and self.pending_snapshot <= position:
-            if self.pending_snapshot == position:
-                self.emit(SaveSnapshot(certificate))
-            else:
-                self.commits.snapshot_lost()
-            self.pending_snapshot = None
+        last = None
+        while self.pending_snapshots and self.pending_snapshots[0] <= position:
+            last = self.pending_snapshots.popleft()
+        if last == position:
+            self.commits.snapshot_kept()
+            self.emit(SaveSnapshot(certificate))
+        elif last is not None:
+            self.commits.snapshot_lost()
 
     def _on_snapshot_saved(self, event: events.SnapshotSaved) -> None:
         self.note_snapshot(event.certificate, event.size)

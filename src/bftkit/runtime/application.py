@@ -17,7 +17,7 @@ from bftkit.core.ids import canonical
 from bftkit.errors import ApplicationError, BftkitError, StorageError, StorageFull
 from bftkit.replica.execution import Answer, Executor
 from bftkit.replica.inputs import Executed, SnapshotInstalled, SnapshotSaved
-from bftkit.replica.outputs import Execute, InstallSnapshot, SaveSnapshot
+from bftkit.replica.outputs import STATES_KEPT, Execute, InstallSnapshot, SaveSnapshot
 from bftkit.runtime.clock import Clock
 from bftkit.runtime.failpoints import Hit, pass_by
 from bftkit.runtime.payload_store import PayloadStore
@@ -137,7 +137,9 @@ class ApplicationStage:
             state_root, sessions_root = self.executor.roots()
             outcome.events.append(Executed(self._clock.now_ms(), job.position, state_root, sessions_root))
             if job.snapshot:
-                self._kept = {job.position: self.executor.snapshot()}
+                self._kept[job.position] = self.executor.snapshot()
+                if len(self._kept) > STATES_KEPT:
+                    self._kept.pop(min(self._kept))
         else:
             if outcome.events and isinstance(outcome.events[-1], Executed) and outcome.events[-1].state_root is None:
                 outcome.events.pop()
@@ -152,7 +154,7 @@ class ApplicationStage:
         self._hit("application.before_snapshot")
         self._snapshots.save(height, [data], canonical(certificate))
         self._snapshots.prune(keep=SNAPSHOTS_KEPT)
-        self._kept.pop(certificate.position)
+        self._kept = {position: kept for position, kept in self._kept.items() if position > certificate.position}
         self._hit("application.after_snapshot")
         return [SnapshotSaved(self._clock.now_ms(), certificate, len(data))]
 

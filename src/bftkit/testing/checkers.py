@@ -21,7 +21,7 @@ from bftkit.replica.outputs import Execute, Report
 from bftkit.replica.settings import ReplicaSettings
 from bftkit.replica.state_machine import StateMachine
 from bftkit.testing.bounds import Bounds
-from bftkit.testing.invariants import EngineInvariants
+from bftkit.testing.invariants import EngineInvariants, RemembersRecords
 
 if TYPE_CHECKING:
     from bftkit.testing.node import SimulatedNode
@@ -75,6 +75,7 @@ class Checkers:
         self._settings = settings
         self._verify = verify
         self._bounds = None if settings is None else Bounds(settings)
+        self._remembering = invariants if isinstance(invariants, RemembersRecords) else None
         self.suspects: dict[ReplicaIndex, str] = {}
         """Members that may break rules, and why: liars, and those whose disk was damaged."""
         self._submitted: dict[bytes, tuple[SessionId, int] | None] = {}
@@ -102,6 +103,8 @@ class Checkers:
         self._appended: dict[ReplicaIndex, list[tuple[int, bytes]]] = {}
         self._reached: dict[ReplicaIndex, tuple[int, int]] = {}
         """For each member in this life, the last decided position and the height of its state."""
+        self._recorded: dict[ReplicaIndex, tuple[int, int]] = {}
+        """For each member, the last decided position and the stable one, as far as they are on its disk."""
         self._taken_over: dict[ReplicaIndex, int] = {}
         """For each member in this life, the position of the state that it took over last."""
         self._saved: dict[ReplicaIndex, int] = {}
@@ -411,6 +414,24 @@ class Checkers:
                     self.body_held(member, digest)
             self._appended[member] = [(at, digest) for at, digest in appended if at > index]
 
+    def recorded(self, node: "SimulatedNode") -> None:
+        """Note that everything which a member has decided and recorded by now is on its disk."""
+        replica = node.replica
+        self._recorded[node.index] = (replica.commits.position, replica.checkpoints.stable.position)
+        if self._remembering is not None:
+            self._remembering.recorded(node.index, replica.engine)
+
+    def _begins(self, node: "SimulatedNode") -> None:
+        """See that a member which starts, or takes over a state, knows what was on its disk."""
+        if self._bounds is not None:
+            self._bounds.begins(node)
+        now = (node.replica.commits.position, node.replica.checkpoints.stable.position)
+        recorded = self._recorded.get(node.index, (0, 0))
+        if not node.rotten and (now[0] < recorded[0] or now[1] < recorded[1]):
+            raise Violation(f"n{node.index} begins at position {now[0]}, stable {now[1]}, and had recorded {recorded}")
+        if self._invariants is not None and not node.rotten:
+            self._complain(node.index, self._invariants.stepped(node.index, node.replica.engine))
+
     def bodies_found(self, member: ReplicaIndex, digests: Iterable[bytes]) -> None:
         """Note which bodies a member finds on its disk when it starts: those, and no others."""
         for digest in self._bodies:
@@ -437,19 +458,19 @@ class Checkers:
     def stepped(self, node: "SimulatedNode") -> None:
         """Look at the member that just moved: it must not forget to go on, go back, or grow beyond its bounds."""
         member, replica = node.index, node.replica
-        if not replica.mempool.idle and not node.has_plans:
-            raise Violation(f"n{member} has work that waits, and nothing that would wake it")
         commits, height = replica.commits, node.executor.height
+        if (commits.executed < commits.position or not replica.mempool.idle) and not node.has_plans:
+            raise Violation(f"n{member} has work that waits, and nothing that would wake it")
         before = self._reached.get(member)
-        if before is None and self._bounds is not None:
-            self._bounds.begins(node)
+        if before is None:
+            self._begins(node)
         now = self._reached[member] = (commits.position, height)
         if before is not None and (now[0] < before[0] or now[1] < before[1]):
             raise Violation(f"n{member} goes back from {before} to {now}")
         if height > commits.height or not commits.executed <= commits.executing <= commits.position:
             raise Violation(f"n{member} has executed what is not decided: height {height} of {commits.height}")
         self._steps += 1
-        if self._steps % LOOK_AGAIN == 0 and self._invariants is not None:
+        if self._steps % LOOK_AGAIN == 0 and self._invariants is not None and not node.rotten:
             self._complain(member, self._invariants.stepped(member, replica.engine))
         if self._steps % MEASURE_AGAIN == 0 and self._bounds is not None:
             problem = self._bounds.problem(node)

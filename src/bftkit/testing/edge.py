@@ -9,7 +9,6 @@ from bftkit.core.outputs import ReadReady
 from bftkit.errors import ApplicationError
 from bftkit.replica.client_messages import (
     UNKNOWN_SESSION,
-    Busy,
     Envelope,
     client_domain,
     decode_request,
@@ -48,7 +47,7 @@ class SimulatedEdge:
         if isinstance(request, Envelope):
             session = node.executor.sessions.get(request.session)
             if session is None:
-                node.world.refused(node.index, token, Busy(request.session, request.first, UNKNOWN_SESSION))
+                node.world.refused(node.index, token, UNKNOWN_SESSION, request.session)
                 return
             public_key, count = session.public_key, request.count
         else:

@@ -45,7 +45,7 @@ from bftkit.testing.group_hosting import GroupHosting
 from bftkit.testing.group_instance import NEVER, START, Instance, Rewrite
 from bftkit.testing.group_settings import GroupSettings, genesis_of, membership_of
 from bftkit.testing.group_signing import GroupSigning
-from bftkit.testing.invariants import load_invariants
+from bftkit.testing.invariants import RemembersRecords, load_invariants
 from bftkit.testing.message_words import batch_words, message_words
 
 __all__ = ["START", "Deliverable", "EngineGroup", "GroupSettings", "Instance", "Rewrite"]
@@ -123,6 +123,7 @@ class EngineGroup:
         self.reads: list[tuple[Instance, ReadReady]] = []
         self.watch = load_invariants(spec.name, members) if self.settings.invariants else None
         """What the engine's own package promises besides."""
+        self._remembering = self.watch if isinstance(self.watch, RemembersRecords) else None
         self.signing = GroupSigning(spec, self.membership, self.watch)
         self.hosting = GroupHosting(self)
         identities = tuple(range(members)) if identity is None else tuple(identity)
@@ -234,6 +235,8 @@ class EngineGroup:
             # What changes without an output shows with the next one.
             if self.watch is not None and instance.honest and instance.alive:
                 self._demand(instance, self.watch.stepped(instance.identity, instance.engine))
+                if self._remembering is not None:
+                    self._remembering.recorded(instance.identity, instance.engine)
         if self.on_step is not None:
             self.on_step(instance, event, outputs)
 

@@ -6,7 +6,7 @@ a run, from the number of members, and is told what honest members do; nothing b
 
 from functools import lru_cache
 from importlib.metadata import entry_points
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from bftkit.core.certificate import QuorumCertificate
 from bftkit.core.ids import ReplicaIndex
@@ -33,7 +33,16 @@ class EngineInvariants(Protocol):
         ...
 
     def restarted(self, member: ReplicaIndex) -> None:
-        """Note that a member has lost what was not durable."""
+        """Note that a member has lost what was not durable; see `RemembersRecords` for what was."""
+        ...
+
+
+@runtime_checkable
+class RemembersRecords(EngineInvariants, Protocol):
+    """What `restarted` is measured by, for an engine that says which of its variables a restart must not lower."""
+
+    def recorded(self, member: ReplicaIndex, engine: Any) -> None:
+        """Note that all that an honest member's engine has recorded is on the disk."""
         ...
 
 

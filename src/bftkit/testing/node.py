@@ -15,7 +15,6 @@ from bftkit.core.inputs import Received, TimerFired
 from bftkit.core.outputs import Broadcast, CancelTimer, ReadReady, Send, SetTimer
 from bftkit.core.statement import SignedMessage, statement_bytes
 from bftkit.errors import BftkitError, StorageError, StorageFull, WireError
-from bftkit.replica.client_messages import Busy
 from bftkit.replica.execution import Executor
 from bftkit.replica.gate import DurabilityGate
 from bftkit.replica.inputs import PeerDown, PeerUp
@@ -255,8 +254,8 @@ class SimulatedNode:
 
     @property
     def has_plans(self) -> bool:
-        """Say whether anything will happen here without a message from outside."""
-        return bool(self._timers or self.application.busy or self._syncing or self.gate.depth)
+        """Say whether anything that brings work on will happen here without a message from outside."""
+        return bool(self._timers.move_work or self.application.busy or self._syncing or self.gate.depth)
 
     # -- inputs -----------------------------------------------------------------------------------
 
@@ -382,6 +381,7 @@ class SimulatedNode:
             return None
         if self.honest:
             self.world.checkers.durable(self.index, durable)
+            self.world.checkers.recorded(self)
         self.plan.reached("shard.after_sync")
         return durable
 
@@ -412,7 +412,7 @@ class SimulatedNode:
             InstallSnapshot: self.application.put,
             SendSnapshotChunk: self._send_chunk,
             Trim: self._trim,
-            Refuse: self._refuse,
+            Refuse: lambda output: self.world.refused(self.index, output.token, output.reason),
             Report: lambda output: self.world.reported(self, output),
             ReadReady: self._read_ready,
         }
@@ -485,9 +485,6 @@ class SimulatedNode:
         question = self.edge.ready(output)
         if question is not None:
             self._local.append(question)
-
-    def _refuse(self, output: Refuse) -> None:
-        self.world.refused(self.index, output.token, Busy((0, 0), 0, output.reason, output.retry_after_ms))
 
     def _trim(self, output: Trim) -> None:
         self._trim_below = max(self._trim_below, output.below_index)

@@ -30,8 +30,12 @@ WIDE_LIMITS = Limits(max_command_bytes=4_096, max_batch_bytes=32_768, max_sessio
 LOOK_AGAIN = 8
 """Whether a run has come to its end is asked every so many events."""
 
-HEALING_STEPS = 4_000
-"""Replica inputs that a healed group may handle before it has executed something new, for each pair of members."""
+HEALING_STEPS = 16
+"""Replica inputs that a healed group may handle until it has executed what it was asked for, for each pair of members
+and each commit that it took: four times as many as any schedule needs."""
+
+HEALING_COMMITS = 20
+"""Commits' worth of them that it may spend on finding together."""
 
 VIEWS_FOR_EACH_FAULT = 2
 """Views that a healed group may need because of one faulty member."""
@@ -214,7 +218,7 @@ def run(world: World) -> int:
     world.start()
     _let_pass(world, world.profile.duration_ms)
     world.heal()
-    healed_us, steps, views = world.events.now_us, world.steps, _views(world)
+    healed_us, steps, views, commits = world.events.now_us, world.steps, _views(world), world.checkers.commits
     probe = world.add_client("probe", 1)
     bound_ms = liveness_bound_ms(world)
 
@@ -227,7 +231,8 @@ def run(world: World) -> int:
         raise Violation("no progress after everything healed: " + _explain(world))
     _expect_survivors(world)
     heal_ms = (world.events.now_us - healed_us) // 1_000
-    if world.steps - steps > HEALING_STEPS * len(world.nodes) ** 2:
+    took = HEALING_COMMITS + world.checkers.commits - commits
+    if world.steps - steps > HEALING_STEPS * took * len(world.nodes) ** 2:
         raise Violation(f"{world.steps - steps} steps after everything healed, before anything new was executed")
     if _views(world) - views > most_views(world):
         raise Violation(f"{_views(world) - views} views after everything healed, before anything new was executed")

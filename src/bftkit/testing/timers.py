@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from bftkit.core.outputs import CancelTimer, SetTimer
+from bftkit.replica.catch_up import PROGRESS_TIMER
 
 if TYPE_CHECKING:
     from bftkit.testing.node import SimulatedNode
@@ -25,6 +26,11 @@ class SimulatedTimers:
 
     def __len__(self) -> int:
         return len(self._running)
+
+    @property
+    def move_work(self) -> bool:
+        """Say whether one of them may bring on what waits here: to tell others how far one is does not."""
+        return len(self._running) > (PROGRESS_TIMER in self._running)
 
     def __contains__(self, timer: str) -> bool:
         return timer in self._running

@@ -353,12 +353,12 @@ class World:
         if client is not None:
             self._carry(member, client.reader.answered, answer)
 
-    def refused(self, member: ReplicaIndex, token: int, busy: Busy) -> None:
+    def refused(self, member: ReplicaIndex, token: int, reason: str, session: SessionId = (0, 0)) -> None:
         """Carry a member's refusal of a request to whoever sent it, or lose it."""
-        self.counters[f"refused: {busy.reason}"] += 1
+        self.counters[f"refused: {reason}"] += 1
         client = self._senders.get(token)
         if client is not None:
-            self._carry(member, client.receive, member, busy)
+            self._carry(member, client.receive, member, Busy(session, 0, reason))
 
     def _carry(self, member: ReplicaIndex, function: Callable[..., None], *arguments: Any) -> None:
         stream, profile = self.choices.links, self.profile

@@ -71,6 +71,14 @@ def test_marks_only_rise_and_tables_are_bounded():
     assert "falls" in (watch.stepped(1, replica.engine) or "")
     watch.restarted(1)
     assert watch.stepped(1, replica.engine) is None
+    watch.recorded(1, replica.engine)
+    state.view = 4
+    assert watch.stepped(1, replica.engine) is None
+    watch.restarted(1)
+    state.view = 1
+    assert "falls" in (watch.stepped(1, replica.engine) or ""), "what was recorded is not taken back"
+    state.view = 2
+    assert watch.stepped(1, replica.engine) is None
     state.slot(state.window_end + 1)
     assert "positions outside" in (watch.stepped(1, replica.engine) or "")
     state.slots.clear()

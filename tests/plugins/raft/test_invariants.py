@@ -64,6 +64,13 @@ def test_marks_only_rise_and_are_in_order():
     assert "falls" in (watch.stepped(0, lone.engine) or "")
     watch.restarted(0)
     assert watch.stepped(0, lone.engine) is None
+    lone.state.term = 5
+    watch.recorded(0, lone.engine)
+    lone.state.term = 4
+    watch.restarted(0)
+    assert "falls" in (watch.stepped(0, lone.engine) or ""), "a recorded term is not taken back"
+    lone.state.term = 5
+    assert watch.stepped(0, lone.engine) is None
     lone.state.commit = 7
     assert "out of order" in (watch.stepped(0, lone.engine) or "")
 

@@ -9,6 +9,7 @@ from bftkit.core.batch import CommittedBatch
 from bftkit.core.outputs import Broadcast, Send
 from bftkit.replica.messages import SnapshotChunk
 from bftkit.replica.outputs import Append
+from bftkit.replica.records import RecordKind
 from bftkit.testing.mutant_catalogue.schedules import AWAY, BUSY, CRASHES, SPLIT
 from bftkit.testing.mutants import Check, Mutant, Schedules, doing_nothing
 from bftkit.testing.simulation import simulate
@@ -41,6 +42,15 @@ def _without_end(original: Any) -> Any:
         return made
 
     return close_batches
+
+
+def _without(kind: RecordKind) -> Any:
+    """Make a recovery that overlooks one kind of record."""
+
+    def make(original: Any) -> Any:
+        return lambda self, record: None if record.kind == kind else original(self, record)
+
+    return make
 
 
 def _no_oldest(original: Any) -> Any:
@@ -133,6 +143,13 @@ MUTANTS = (
         (Schedules(profile=SPLIT), Schedules(profile="network")),
     ),
     Mutant(
+        "replica: what is missing is waited for",
+        "A decided position waits for a body without a timer that would ask for it once more.",
+        "bftkit.replica.dissemination:arm_fetch",
+        doing_nothing,
+        (Schedules(profile=SPLIT), Schedules(profile="network")),
+    ),
+    Mutant(
         "replica: nobody is asked",
         "Whoever lags never asks for what it lacks.",
         "bftkit.replica.catch_up:_ask_somebody",
@@ -180,6 +197,20 @@ MUTANTS = (
         "bftkit.replica.mempool:Mempool.close_batches",
         _without_end,
         (Schedules(profile=msgspec.structs.replace(BUSY, partitions=6)),),
+    ),
+    Mutant(
+        "recovery: decided positions are forgotten",
+        "A replica that starts again knows of no decision above its snapshot, though its log held them.",
+        "bftkit.replica.recovery:_History.take",
+        _without(RecordKind.COMMIT),
+        (Schedules(profile=CRASHES),),
+    ),
+    Mutant(
+        "recovery: stable checkpoints are forgotten",
+        "A replica that starts again begins at its snapshot, whatever was stable above.",
+        "bftkit.replica.recovery:_History.take",
+        _without(RecordKind.STABLE),
+        (Schedules(profile=CRASHES),),
     ),
     Mutant(
         "application: an exception is swallowed",
