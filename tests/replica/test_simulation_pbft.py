@@ -98,6 +98,18 @@ def test_a_member_that_lies_about_what_it_has_stops_nobody(seed, liar, lie):
     assert world.checkers.commits > 0
 
 
+@pytest.mark.parametrize("seed", [7013, 7051])
+def test_a_member_that_hears_of_later_checkpoints_only_keeps_its_log_short(seed):
+    """One member is away and one votes for a false state, so that the others hear of certificates by and by."""
+    world = world_of(
+        seed, crashes=2, down_ms=(2_000, 1_000), clients=4, envelopes=40, think_ms=10, checkpoint_interval=2,
+        snapshot_positions=4, segment_bytes=4_096,
+    )  # fmt: skip
+    world.let_lie(seed % 4, "wrong roots")
+    run(world)
+    assert world.checkers.commits > 60
+
+
 @pytest.mark.parametrize(
     ("seed", "members", "profile"),
     [
