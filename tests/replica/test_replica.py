@@ -490,16 +490,3 @@ def test_a_snapshot_whose_position_was_passed_over_is_taken_again():
     host.hear(1, StableCheckpoint(certified(votes[12].checkpoint)))
     assert host.saved is not None
     assert host.saved[0].position == 12
-
-
-def test_who_hears_of_every_second_checkpoint_only_saves_its_state_all_the_same():
-    host = fresh(snapshot_positions=8)
-    saved = []
-    for stable in range(8, 72, 8):
-        while host.replica.commits.position < stable + 4:
-            host.commit()
-        votes = {message.checkpoint.position: message for _, message in host.messages(CheckpointVote)}
-        host.hear(1, StableCheckpoint(certified(votes[stable + 4].checkpoint)))
-        saved.append(host.saved[0].position if host.saved is not None else 0)
-    assert saved[-1] >= 60, saved
-    assert host.replica.commits.base >= 40

@@ -55,7 +55,7 @@ def hold_votes(node) -> None:
 
 def hold_decisions(node) -> None:
     commits = node.replica.commits
-    for position in range(commits.position + 1, commits.position + 80):
+    for position in range(commits.position + 1, commits.position + 60):
         commits.add(CommitEntry(position, (), CommitProof()), position)
     commits.executed = commits.executing = commits.position
 

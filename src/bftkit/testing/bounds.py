@@ -27,7 +27,7 @@ VIEWS_AT_ONCE = 4
 OUTPUTS_OF_A_POSITION = 40
 """Outputs for each member and position that wait for a disk which stalls, with what is said again meanwhile."""
 
-LOST_SNAPSHOTS = 2
+LOST_SNAPSHOTS = 1
 """Snapshots in a row that are made and not kept, or that would be due while a member catches up."""
 
 
