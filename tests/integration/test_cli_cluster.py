@@ -208,7 +208,7 @@ def test_ctrl_c_leaves_no_process_and_no_file(tmp_path):
         children = children_of(demo.pid)
         demo.send_signal(signal.SIGINT)
         assert demo.wait(60) == 1
-    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    wait_until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
     assert list(tmp_path.iterdir()) == []
 
 
