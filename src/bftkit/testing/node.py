@@ -255,7 +255,7 @@ class SimulatedNode:
     @property
     def has_plans(self) -> bool:
         """Say whether anything that brings work on will happen here without a message from outside."""
-        return bool(self._timers.move_work or self.application.busy or self._syncing or self.gate.depth)
+        return bool(self._syncing or self._timers.move_work or self.application.busy or self.gate.depth)
 
     # -- inputs -----------------------------------------------------------------------------------
 
