@@ -20,7 +20,7 @@ from bftkit.testing.conformance import (
     run_cases,
     sizes_of,
 )
-from bftkit.testing.scenario import replay
+from bftkit.testing.scenario import replay_scenario
 from bftkit.testing.solo import solo_spec
 from tests.testing.broken_engines import BROKEN, CRASH_TOLERANT, PBFT, broken, forgetting
 
@@ -79,7 +79,7 @@ def test_the_case_in_a_failure_is_small_and_can_be_played_by_itself(failure):
     assert len(commands.splitlines()) <= 8 < len(whole.property.plan(_trial(whole)))
     assert "restarts" in trace
     with pytest.raises(Violation, match="another content was signed"):
-        replay(commands + "----\n", forgetting(), LIES)
+        replay_scenario(commands + "----\n", forgetting(), LIES)
 
 
 def _trial(case: Case):

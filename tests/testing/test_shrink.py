@@ -7,7 +7,7 @@ import pytest
 from bftkit.errors import ConfigurationError
 from bftkit.testing.journal import Journal
 from bftkit.testing.profile import Profile
-from bftkit.testing.shrink import Case, minimal, record_case, rule_of, shrink
+from bftkit.testing.shrink import Case, minimal, record_case, rule_of, shrink_case
 from bftkit.testing.simulation import run_schedule
 
 
@@ -58,7 +58,7 @@ def test_a_file_that_holds_no_case_is_refused(tmp_path):
 def test_a_case_that_breaks_nothing_is_refused():
     case, _ = record_case(1, engine="solo", replicas=1, profile="calm")
     with pytest.raises(ConfigurationError, match="breaks no rule"):
-        shrink(case)
+        shrink_case(case)
 
 
 def test_a_failing_schedule_becomes_a_handful_of_decisions(monkeypatch):
@@ -74,7 +74,7 @@ def test_a_failing_schedule_becomes_a_handful_of_decisions(monkeypatch):
             break
     else:
         pytest.fail("a member that forgets its votes broke no rule")
-    shrunk = shrink(case, most_runs=250)
+    shrunk = shrink_case(case, most_runs=250)
     assert shrunk.runs <= 250
     assert len(shrunk.case.decisions) < shrunk.decisions_before / 10
     assert shrunk.case.profile.clients == 1

@@ -8,10 +8,12 @@ import pytest
 
 from bftkit.batteries.counter import Counter
 from bftkit.batteries.kv import KeyValue, add
+from bftkit.errors import ConfigurationError, EngineError
 from bftkit.plugins import load_engine
 from bftkit.testing.profile import Profile
 from bftkit.testing.simulation import finish, make_world, run_schedule, simulate
 from bftkit.testing.solo import solo_spec
+from bftkit.testing.world import World
 
 PBFT = load_engine("pbft")
 BRIEF = Profile(clients=1, envelopes=2, duration_ms=500)
@@ -27,8 +29,39 @@ def test_groups_of_all_sizes_work(members):
 
 def test_a_member_alone_works_and_nobody_at_all_does_not():
     assert finish(make_world(1, solo_spec(), 1, BRIEF)).ok
-    with pytest.raises(ValueError, match="1 to 31"):
+    with pytest.raises(ConfigurationError, match="to 31 replicas, not 32"):
         make_world(1, PBFT, 32, BRIEF)
+
+
+def test_a_seed_and_a_profile_make_a_world():
+    named, fixed = World(5, "network"), World(5, BRIEF, engine=PBFT, replicas=7)
+    assert (named.drawn.name, named.settings.spec.name, len(named.nodes)) == ("network", "pbft", 4)
+    assert (fixed.drawn, len(fixed.nodes)) == (BRIEF, 7)
+    assert finish(named).trace_hash == run_schedule(5, profile="network").trace_hash
+    assert World(5, "network").drawn != World(6, "network").drawn
+
+
+def test_a_world_is_written_down_and_played_back():
+    recorded = World(5, "network", record=True)
+    outcome = finish(recorded)
+    decisions = recorded.choices.recorded
+    assert decisions
+    assert finish(World(5, recorded.drawn, decisions=decisions)).trace_hash == outcome.trace_hash
+    assert finish(World(5, recorded.drawn, decisions={})).trace_hash != outcome.trace_hash
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        ({"profile": "stormy"}, ConfigurationError, "no profile 'stormy'"),
+        ({"engine": "paxos"}, EngineError, "not installed"),
+        ({"engine": "solo"}, ConfigurationError, "solo refuses a group of 4"),
+        ({"replicas": 0}, ConfigurationError, "not 0"),
+    ],
+)
+def test_a_world_that_cannot_be_is_refused(arguments, error, says):
+    with pytest.raises(error, match=says):
+        World(1, **arguments)
 
 
 @pytest.mark.parametrize("seed", range(6))

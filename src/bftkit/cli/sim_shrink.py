@@ -24,11 +24,11 @@ SHOWN_DECISIONS = 40
 @json_option
 def shrink(seed: int, *, engine: str, replicas: int, profile: str, runs: int, out: Path | None, as_json: bool) -> int:
     """Make the schedule of SEED, which breaks a rule, as small as it can be while it still breaks that rule."""
-    from bftkit.testing.shrink import shrink as make_small
+    from bftkit.testing.shrink import shrink_case
 
     case = case_of(seed, engine, replicas, profile, None)
     with ends_on_signals(), progress_of("runs") as show:
-        shrunk = make_small(
+        shrunk = shrink_case(
             case, most_runs=runs, progress=lambda done, left: show(done, runs, f"{left:,} decisions left")
         )
     path = out or Path(f"{seed}.case.json")

@@ -15,14 +15,13 @@ from pathlib import Path
 
 import msgspec
 
-from bftkit.core.checkpoint import CheckpointCertificate
 from bftkit.errors import BftkitError, ConfigurationError, EngineError
 from bftkit.plugins import load_engine
 from bftkit.testing.campaign_state import CampaignState, Figures, Finding, Plan, read_state
 from bftkit.testing.profile import CALM, PROFILES
-from bftkit.testing.simulation import run_schedule, seeded_world
+from bftkit.testing.simulation import run_schedule
 from bftkit.testing.workers import cores, worker_pool
-from bftkit.testing.world import MOST_MEMBERS
+from bftkit.testing.world import World
 
 USUAL_REPLICAS = 4
 """Members of a group when nothing else is said: the fewest that survive a byzantine one."""
@@ -146,15 +145,10 @@ def make_plan(engine: str, replicas: int | Sequence[int] | None, profile: str) -
 
 def _problem(engine: str, size: int) -> str | None:
     """Say why a group of this size cannot be simulated, or None."""
-    least = load_engine(engine).min_members
-    if not least <= size <= MOST_MEMBERS:
-        return f"a simulated group of {engine} has {least} to {MOST_MEMBERS} replicas, not {size}"
-    settings = seeded_world(0, engine=engine, replicas=size, profile=CALM).settings
     try:
-        start = CheckpointCertificate(settings.genesis.start, None)
-        settings.spec.build(settings.context, settings.genesis, start, ())
-    except ValueError as error:
-        return f"{engine} refuses a group of {size}: {error}"
+        World(0, CALM, engine=engine, replicas=size)
+    except ConfigurationError as error:
+        return str(error)
     return None
 
 

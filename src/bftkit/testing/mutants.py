@@ -24,7 +24,8 @@ from bftkit.plugins import ENTRY_POINT_GROUP as ENGINES
 from bftkit.testing.conformance import conformance_cases
 from bftkit.testing.conformance.case import Trial
 from bftkit.testing.profile import Profile
-from bftkit.testing.simulation import finish, forget_engines, seeded_world
+from bftkit.testing.simulation import finish, seeded_world
+from bftkit.testing.specs import forget_engines
 from bftkit.testing.twins import TwinsPlan, twins_cases
 
 ENTRY_POINT_GROUP = "bftkit.mutants"

@@ -222,6 +222,11 @@ def draw_profile(name: str, random: Random) -> Profile:
     )
 
 
+def profile_of(profile: str | Profile, seed: int) -> Profile:
+    """Return a fixed profile as it is, or what a seed draws from a name; ConfigurationError for no name."""
+    return draw_profile(profile, Random(f"{seed}/profile")) if isinstance(profile, str) else profile
+
+
 _MOST = {
     "crashes": 6,
     "crashes_at_output": 5,

@@ -8,7 +8,6 @@ which is a file, and replays on any machine.
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from random import Random
 from typing import TypeVar
 
 import msgspec
@@ -16,8 +15,8 @@ import msgspec
 from bftkit.errors import ConfigurationError
 from bftkit.testing.choices import Decisions, Name
 from bftkit.testing.journal import Journal
-from bftkit.testing.profile import CALM, Profile, draw_profile
-from bftkit.testing.simulation import Outcome, finish, seeded_world
+from bftkit.testing.profile import CALM, Profile
+from bftkit.testing.simulation import Outcome, finish
 from bftkit.testing.world import World
 
 T = TypeVar("T")
@@ -56,11 +55,11 @@ class Case(msgspec.Struct, frozen=True):
 
     def world(self, journal: Journal | None = None) -> World:
         """Make the world of this case."""
-        return seeded_world(
+        return World(
             self.seed,
+            self.profile,
             engine=self.engine,
             replicas=self.replicas,
-            profile=self.profile,
             decisions=dict(self.decisions),
             journal=journal,
         )
@@ -81,12 +80,11 @@ class Shrunk(msgspec.Struct, frozen=True):
 
 def record_case(seed: int, *, engine: str, replicas: int = 4, profile: str | Profile = "all") -> tuple[Case, Outcome]:
     """Run a schedule and write down every decision of it."""
-    drawn = draw_profile(profile, Random(f"{seed}/profile")) if isinstance(profile, str) else profile
-    world = seeded_world(seed, engine=engine, replicas=replicas, profile=drawn, record=True)
+    world = World(seed, profile, engine=engine, replicas=replicas, record=True)
     outcome = finish(world)
     decisions: Decisions = world.choices.recorded or {}
     violation = outcome.violations[0] if outcome.violations else ""
-    return Case(seed, engine, replicas, drawn, list(decisions.items()), violation), outcome
+    return Case(seed, engine, replicas, world.drawn, list(decisions.items()), violation), outcome
 
 
 def rule_of(violation: str) -> str:
@@ -94,7 +92,7 @@ def rule_of(violation: str) -> str:
     return _NUMBERS.sub("#", violation)[:_RULE_CHARACTERS]
 
 
-def shrink(
+def shrink_case(
     case: Case, *, most_runs: int = MOST_RUNS, progress: Callable[[int, int], None] = lambda runs, left: None
 ) -> Shrunk:
     """Make a failing case as small as the number of runs allows; ConfigurationError where it does not fail.

@@ -5,9 +5,7 @@ within a bound of virtual time that does not depend on how long the faults laste
 was acknowledged is looked for on every member, and their logs and states are compared.
 """
 
-from collections.abc import Callable, Mapping
-from functools import lru_cache
-from random import Random
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -15,13 +13,10 @@ import msgspec
 from bftkit.core.engine import EngineSpec
 from bftkit.core.epoch import Limits
 from bftkit.core.quorum import FaultModel
-from bftkit.plugins import load_engine
 from bftkit.replica.state_machine import StateMachine
 from bftkit.testing.checkers import Violation
-from bftkit.testing.choices import Choices, Name
 from bftkit.testing.node import SimulatedNode
-from bftkit.testing.profile import Profile, draw_profile
-from bftkit.testing.solo import solo_spec
+from bftkit.testing.profile import Profile
 from bftkit.testing.world import Commands, Workload, World, small_numbers
 
 WIDE_LIMITS = Limits(max_command_bytes=4_096, max_batch_bytes=32_768, max_sessions=64)
@@ -50,9 +45,6 @@ VIEW_CAP_MS = 8_000
 
 ELECTIONS_TO_HEAL = 10
 """Longest election timeouts within which a healed group with elections must have answered."""
-
-SHORT_TIMEOUTS_MS = {"view_timeout_ms": 400, "election_timeout_ms": 200, "heartbeat_ms": 20}
-"""What simulated engines wait for by default, where they have such options: little beside the faults."""
 
 QUIET_MS = 60_000
 """How long a group with nothing to do may go on talking."""
@@ -100,23 +92,22 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 def run_schedule(
-    seed: int, *, engine: str | EngineSpec = "solo", replicas: int = 4, profile: str | Profile = "all", **extra: Any
+    seed: int, *, engine: str | EngineSpec = "pbft", replicas: int = 4, profile: str | Profile = "all", **extra: Any
 ) -> Outcome:
     """Run one schedule; what goes wrong in it is in the outcome, never raised.
 
     `engine` is the name of an installed engine or a specification, `profile` a name that `draw_profile`
-    knows or a fixed one; `extra` goes to `make_world`.
+    knows or a fixed one; `extra` goes to `World`.
     """
     world = seeded_world(seed, engine=engine, replicas=replicas, profile=profile, **extra)
     return finish(world)
 
 
 def seeded_world(
-    seed: int, *, engine: str | EngineSpec = "solo", replicas: int = 4, profile: str | Profile = "all", **extra: Any
+    seed: int, *, engine: str | EngineSpec = "pbft", replicas: int = 4, profile: str | Profile = "all", **extra: Any
 ) -> World:
     """Make the world of one schedule, to be looked at beside its outcome; arguments as for `run_schedule`."""
-    drawn = draw_profile(profile, Random(f"{seed}/profile")) if isinstance(profile, str) else profile
-    return make_world(seed, _spec(engine), replicas, drawn, **extra)
+    return World(seed, profile, engine=engine, replicas=replicas, **extra)
 
 
 def finish(world: World) -> Outcome:
@@ -173,40 +164,9 @@ def simulate(
     )
 
 
-def _spec(engine: str | EngineSpec) -> EngineSpec:
-    if isinstance(engine, EngineSpec):
-        return engine
-    return _named(engine)
-
-
-@lru_cache
-def _named(engine: str) -> EngineSpec:
-    return solo_spec() if engine == "solo" else load_engine(engine)
-
-
-def forget_engines() -> None:
-    """Load engines anew from now on: they were replaced."""
-    _named.cache_clear()
-
-
-def make_world(
-    seed: int,
-    spec: EngineSpec,
-    replicas: int,
-    profile: Profile,
-    *,
-    record: bool = False,
-    decisions: Mapping[Name, int] | None = None,
-    **extra: Any,
-) -> World:
-    """Make the world of one schedule; an engine with timeouts gets ones that are short beside the faults.
-
-    `record` writes down every decision, `decisions` are those to follow in place of the seed's; see `Choices`.
-    """
-    if extra.get("options") is None:
-        fields = spec.options_type.__struct_fields__
-        extra["options"] = spec.options_type(**{n: ms for n, ms in SHORT_TIMEOUTS_MS.items() if n in fields})
-    return World(Choices(seed, record=record, decisions=decisions), spec, replicas, profile, **extra)
+def make_world(seed: int, spec: EngineSpec, replicas: int, profile: Profile, **extra: Any) -> World:
+    """Make the world of one schedule; `extra` goes to `World`."""
+    return World(seed, profile, engine=spec, replicas=replicas, **extra)
 
 
 def run(world: World) -> int:

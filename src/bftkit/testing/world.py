@@ -1,7 +1,7 @@
 """The world of one schedule: time, members, network, clients, and what happens to them."""
 
 from collections import Counter as Tally
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from random import Random
 from typing import Any
@@ -22,7 +22,7 @@ from bftkit.replica.state_machine import StateMachine
 from bftkit.runtime.admin_messages import AdminAnswer
 from bftkit.testing.byzantine import draw_behaviour, make_behaviour
 from bftkit.testing.checkers import Checkers
-from bftkit.testing.choices import Choices
+from bftkit.testing.choices import Choices, Name
 from bftkit.testing.client import SimulatedClient
 from bftkit.testing.clock import EventHeap
 from bftkit.testing.disk import CrashMode
@@ -34,14 +34,12 @@ from bftkit.testing.machine import tagged
 from bftkit.testing.nemesis import Fault, chosen_faults, draw_faults, inflict
 from bftkit.testing.network import FINE, Network
 from bftkit.testing.node import SimulatedNode
-from bftkit.testing.profile import CALM, Profile
+from bftkit.testing.profile import CALM, Profile, profile_of
 from bftkit.testing.signing import RealSignatures, SignatureRegistry, Signatures
+from bftkit.testing.specs import expect_accepted, expect_possible, spec_of, usual_options
 
 RESTART_US = 50_000
 """How long a member stays down whose crash nobody planned."""
-
-MOST_MEMBERS = 31
-"""Members of the largest group that is simulated."""
 
 LIMITS = Limits(max_command_bytes=128, max_batch_bytes=4_096, max_sessions=64)
 """Small bounds, so that batches fill and sessions count."""
@@ -77,23 +75,40 @@ class Workload(msgspec.Struct, frozen=True):
 
 
 class World:
-    """Everything there is in one run. `start` it, let its `events` happen, `heal` it, look at it."""
+    """Everything there is in one run. `start` it, let its `events` happen, `heal` it, look at it.
 
-    def __init__(
+    `bftkit.testing.finish` does all of that, and says what came of it.
+    """
+
+    def __init__(  # noqa: PLR0913  # which run, of what, and what to do with it: all but the seed has a default
         self,
-        choices: Choices,
-        spec: EngineSpec,
-        replicas: int,
-        profile: Profile,
+        seed: int,
+        profile: str | Profile = "all",
         *,
+        engine: str | EngineSpec = "pbft",
+        replicas: int = 4,
         options: Any = None,
         workload: Workload | None = None,
         journal: Journal | None = None,
+        record: bool = False,
+        decisions: Mapping[Name, int] | None = None,
     ) -> None:
-        if not 1 <= replicas <= MOST_MEMBERS:
-            raise ValueError(f"a world has 1 to {MOST_MEMBERS} members, not {replicas}")
+        """Make the world of a seed, in which nothing has happened yet.
+
+        `profile` is a name that `draw_profile` knows, drawn from the seed, or a fixed one; `engine` is the name of an
+        installed engine, or a specification. Without `options` an engine with timeouts gets ones that are short beside
+        the faults. `journal` takes what happens for people to read. `record` writes down every decision,
+        `decisions` are those to follow in place of the seed's: see `Choices`.
+
+        ConfigurationError for a profile that nobody knows, or a group that the engine does not take; EngineError for
+        an engine that is not installed.
+        """
+        spec = spec_of(engine)
+        expect_possible(spec, replicas)
+        profile = profile_of(profile, seed)
+        options = usual_options(spec) if options is None else options
         self.profile = self.drawn = profile
-        self.choices = choices
+        self.choices = Choices(seed, record=record, decisions=decisions)
         self.events = EventHeap()
         self.signatures: Signatures = RealSignatures() if profile.real_signatures else SignatureRegistry()
         workload = workload or Workload()
@@ -111,13 +126,11 @@ class World:
         self._make_command = workload.make_command
         self._command_random = self.choices.random("commands")
         limits = msgspec.structs.replace(workload.limits, checkpoint_interval=profile.checkpoint_interval)
-        genesis = _genesis(spec, replicas, options, limits, self.signatures)
-        tuning = _tuning(profile)
-        every = [ReplicaSettings(index, spec, genesis, options, tuning) for index in range(replicas)]
+        every = _every_settings(spec, replicas, options, limits, self.signatures, _tuning(profile))
         self.settings = every[0]
         if journal is not None:
             journal.peek = FrameCodec(self.settings, self.signatures.verify).peek
-        self.client_domain = client_domain(_CLUSTER, genesis.config.group)
+        self.client_domain = client_domain(_CLUSTER, self.settings.genesis.config.group)
         self.checkers = Checkers(
             self.make_machine(), load_invariants(spec.name, replicas), self.settings, self.signatures.verify
         )
@@ -126,13 +139,7 @@ class World:
         self.instances: list[tuple[int, ...]] = [(index,) for index in range(replicas)]
         """For each member, its instances."""
         self._choose_liars(every)
-        self.atlas = FaultAtlas(
-            replicas,
-            self.tolerated,
-            self.choices.random("atlas"),
-            spare=Spare.QUORUM,
-            faulty=self.checkers.suspects,
-        )
+        self.atlas = self._atlas()
         """Which disks may rot: no more members lose their memory than may lie."""
         self.network = self._network(journal)
         self.clients = [
@@ -141,6 +148,12 @@ class World:
         self._by_key = {client.public_key: client for client in self.clients}
         plan = draw_faults(profile, replicas, self.choices.random("plan"))
         self.faults = chosen_faults(plan, self.choices.crash)
+
+    def _atlas(self) -> FaultAtlas:
+        random = self.choices.random("atlas")
+        return FaultAtlas(
+            len(self.instances), self.tolerated, random, spare=Spare.QUORUM, faulty=self.checkers.suspects
+        )
 
     def _network(self, journal: Journal | None) -> Network:
         return Network(
@@ -378,6 +391,16 @@ class World:
     def steps(self) -> int:
         """Count the inputs that all replicas have handled."""
         return sum(node.steps for node in self.nodes)
+
+
+def _every_settings(
+    spec: EngineSpec, replicas: int, options: Any, limits: Limits, signatures: Signatures, tuning: ReplicaTuning
+) -> list[ReplicaSettings]:
+    """Return the settings of each member; ConfigurationError where the engine will not be built for so many."""
+    genesis = _genesis(spec, replicas, options, limits, signatures)
+    every = [ReplicaSettings(index, spec, genesis, options, tuning) for index in range(replicas)]
+    expect_accepted(every[0])
+    return every
 
 
 def _genesis(spec: EngineSpec, replicas: int, options: Any, limits: Limits, signatures: Signatures) -> Genesis:
