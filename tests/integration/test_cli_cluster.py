@@ -99,7 +99,9 @@ def test_an_operators_morning(net):
     assert all(wanted <= replica.keys() for replica in replicas)
     assert {replica["tls"] for replica in replicas} == {True}
     explained = document_of(bftkit("cluster", "explain", "--json", env=environment))["replicas"]
-    assert len(explained) == 4
+    assert [replica["id"] for replica in explained] == ["n0", "n1", "n2", "n3"]
+    assert all(wanted <= replica.keys() for replica in explained)
+    assert all(replica["explanation"] for replica in explained)
     assert bftkit("up", net, "--detach").returncode == 2
 
 
@@ -108,8 +110,10 @@ def test_one_node_may_be_killed_and_comes_back(net):
     record.signal(signal.SIGKILL)
     wait_until(lambda: not record.is_alive)
     assert document_of(bftkit("submit", "put", "after", "kill", "--json", "--cluster", net))["result"] == "ok"
-    replicas = document_of(bftkit("cluster", "status", "--json", "--cluster", net))["replicas"]
-    assert [("error" in replica) for replica in replicas] == [False, True, False, False]
+    for verb in ("status", "explain"):
+        replicas = document_of(bftkit("cluster", verb, "--json", "--cluster", net))["replicas"]
+        assert [("error" in replica) for replica in replicas] == [False, True, False, False]
+        assert {"waiting_for", "state_root", "leader"} <= replicas[1].keys(), "also of those that do not answer"
     with started("node", "run", net / "n1", stderr=subprocess.PIPE) as node:
         line = next(line for line in node.stderr if '"ready"' in line)
         assert json.loads(line)["node"] == "n1"

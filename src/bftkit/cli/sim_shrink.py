@@ -24,6 +24,7 @@ SHOWN_DECISIONS = 40
 @json_option
 def shrink(seed: int, *, engine: str, replicas: int, profile: str, runs: int, out: Path | None, as_json: bool) -> int:
     """Make the schedule of SEED, which breaks a rule, as small as it can be while it still breaks that rule."""
+    from bftkit.testing.journal import Journal
     from bftkit.testing.shrink import shrink_case
 
     case = case_of(seed, engine, replicas, profile, None)
@@ -35,8 +36,12 @@ def shrink(seed: int, *, engine: str, replicas: int, profile: str, runs: int, ou
     shrunk.case.write(path)
     command = f"bftkit sim replay {seed} --decisions {path}"
     small = shrunk.case
+    journal = Journal()
+    if as_json:
+        small.run(journal)
     document = {
         **msgspec.to_builtins(small),
+        "trace": [msgspec.to_builtins(entry) for entry in journal.entries],
         "runs": shrunk.runs,
         "decisions_before": shrunk.decisions_before,
         "file": str(path),
