@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import ExitStack
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
@@ -19,6 +18,7 @@ from bftkit.errors import BftkitError, ConfigurationError, EngineError
 from bftkit.plugins import load_engine
 from bftkit.testing.campaign_state import CampaignState, Figures, Finding, Plan, read_state
 from bftkit.testing.profile import CALM, PROFILES
+from bftkit.testing.program import program_of
 from bftkit.testing.simulation import run_schedule
 from bftkit.testing.workers import cores, worker_pool
 from bftkit.testing.world import World
@@ -103,14 +103,15 @@ def run_campaign(  # noqa: PLR0913  # what to run, on what, and from where: each
     processes as `jobs` says, or cores, and they end with the call, also by an exception. With one, `jobs` says how
     many calls it runs at once.
 
-    `resume` is a file to go on from: it is written while the campaign runs and holds which seeds are done. `portion`
-    fixes how many seeds go to a worker at once; by default it follows from how long they take.
+    `resume` is a file to go on from: it is written while the campaign runs and holds which seeds are done, and of which
+    program; when a source of the library or the engine has changed since, it is refused. `portion` fixes how many seeds
+    go to a worker at once; by default it follows from how long they take.
 
     ConfigurationError or EngineError where that cannot be run, CampaignError where a worker dies.
     """
     plan = make_plan(engine, replicas, profile)
     part = shard_of(seeds, *(shard or (1, 1)))
-    program = f"bftkit {version('bftkit')}, {engine} {load_engine(engine).version}"
+    program = program_of(engine)
     state = CampaignState(plan, program) if resume is None else read_state(resume, plan, program, part)
     began = time.monotonic()
     todo = state.missing(part)
