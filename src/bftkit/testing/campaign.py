@@ -15,14 +15,14 @@ from pathlib import Path
 
 import msgspec
 
-from bftkit.core.checkpoint import CheckpointCertificate
 from bftkit.errors import BftkitError, ConfigurationError, EngineError
 from bftkit.plugins import load_engine
 from bftkit.testing.campaign_state import CampaignState, Figures, Finding, Plan, read_state
-from bftkit.testing.profile import CALM, PROFILES
-from bftkit.testing.simulation import run_schedule, seeded_world
+from bftkit.testing.crash_plan import FAILPOINT_HIT
+from bftkit.testing.nemesis import FAILPOINTS
+from bftkit.testing.profile import PROFILES
+from bftkit.testing.simulation import run_schedule, size_problem
 from bftkit.testing.workers import cores, worker_pool
-from bftkit.testing.world import MOST_MEMBERS
 
 USUAL_REPLICAS = 4
 """Members of a group when nothing else is said: the fewest that survive a byzantine one."""
@@ -69,6 +69,16 @@ class CampaignResult(msgspec.Struct, frozen=True):
     def ok(self) -> bool:
         """Say whether no schedule broke a rule."""
         return not self.figures.violated
+
+    @property
+    def failpoints_hit(self) -> tuple[str, ...]:
+        """List the failpoints at which members crashed."""
+        return tuple(name for name in FAILPOINTS if FAILPOINT_HIT + name in self.figures.faults_hit)
+
+    @property
+    def failpoints_not_hit(self) -> tuple[str, ...]:
+        """List those at which none did, though a simulated member passes them."""
+        return tuple(name for name in FAILPOINTS if FAILPOINT_HIT + name not in self.figures.faults_hit)
 
     @property
     def events_per_s(self) -> float:
@@ -131,31 +141,17 @@ def make_plan(engine: str, replicas: int | Sequence[int] | None, profile: str) -
     if profile not in PROFILES:
         raise ConfigurationError(f"there is no profile {profile!r}: say one of {', '.join(PROFILES)}")
     if replicas is None:
-        usual = _problem(engine, USUAL_REPLICAS) is None
+        usual = size_problem(engine, USUAL_REPLICAS) is None
         sizes: tuple[int, ...] = (USUAL_REPLICAS if usual else spec.min_members,)
     else:
         sizes = (replicas,) if isinstance(replicas, int) else tuple(replicas)
     if not sizes:
         raise ConfigurationError("no size of the group is given")
     for size in sizes:
-        problem = _problem(engine, size)
+        problem = size_problem(engine, size)
         if problem is not None:
             raise ConfigurationError(problem)
     return Plan(engine, sizes, profile)
-
-
-def _problem(engine: str, size: int) -> str | None:
-    """Say why a group of this size cannot be simulated, or None."""
-    least = load_engine(engine).min_members
-    if not least <= size <= MOST_MEMBERS:
-        return f"a simulated group of {engine} has {least} to {MOST_MEMBERS} replicas, not {size}"
-    settings = seeded_world(0, engine=engine, replicas=size, profile=CALM).settings
-    try:
-        start = CheckpointCertificate(settings.genesis.start, None)
-        settings.spec.build(settings.context, settings.genesis, start, ())
-    except ValueError as error:
-        return f"{engine} refuses a group of {size}: {error}"
-    return None
 
 
 def shard_of(seeds: range, part: int, parts: int) -> range:

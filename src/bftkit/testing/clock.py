@@ -4,6 +4,9 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any
 
+TRUE_RATE = 1_000
+"""What a clock counts in a thousand microseconds that is neither slow nor fast."""
+
 
 class EventHeap:
     """What is going to happen, in order of time and, at one time, of having been scheduled."""
@@ -44,7 +47,7 @@ class VirtualClock:
 
     __slots__ = ("_events", "_offset_us", "_per_mille")
 
-    def __init__(self, events: EventHeap, offset_ms: int, per_mille: int = 1_000) -> None:
+    def __init__(self, events: EventHeap, offset_ms: int, per_mille: int = TRUE_RATE) -> None:
         self._events = events
         self._offset_us = offset_ms * 1_000
         self._per_mille = per_mille

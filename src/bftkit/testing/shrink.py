@@ -1,4 +1,4 @@
-"""Making a failing schedule small: fewer clients, fewer faults, fewer decisions that are not the default.
+"""Making a failing schedule small: fewer members, clients and faults, fewer decisions that are not the default.
 
 Delta debugging (Zeller and Hildebrandt, "Simplifying and Isolating Failure-Inducing Input", TSE 2002) over the
 recorded decisions of a run: parts of them are left out as long as the same rule is broken. What is left is a `Case`,
@@ -17,7 +17,7 @@ from bftkit.errors import ConfigurationError
 from bftkit.testing.choices import Decisions, Name
 from bftkit.testing.journal import Journal
 from bftkit.testing.profile import CALM, Profile, draw_profile
-from bftkit.testing.simulation import Outcome, finish, seeded_world
+from bftkit.testing.simulation import Outcome, finish, named_engine, seeded_world, size_problem
 from bftkit.testing.world import World
 
 T = TypeVar("T")
@@ -104,6 +104,7 @@ def shrink(
     attempt = _Attempts(case, most_runs, progress)
     if not attempt.fails(case):
         raise ConfigurationError(f"seed {case.seed} breaks no rule, or not the one that the case names")
+    attempt.have_fewer_members()
     attempt.simplify_profile()
     attempt.leave_out_groups()
     attempt.leave_out_decisions()
@@ -132,6 +133,19 @@ class _Attempts:
         self.best = msgspec.structs.replace(case, violation=outcome.violations[0])
         self._progress(self.runs, len(self.best.decisions))
         return True
+
+    def have_fewer_members(self) -> None:
+        """Do with a smaller group, the smallest first; what its members do is drawn anew, from the same seed."""
+        engine, spec = self.best.engine, named_engine(self.best.engine)
+        for replicas in range(spec.min_members, self.best.replicas):
+            if self.runs >= self._most_runs:
+                return
+            if size_problem(engine, replicas) is not None:
+                continue
+            self.runs += 1
+            case, _ = record_case(self.best.seed, engine=engine, replicas=replicas, profile=self.best.profile)
+            if case.violation and rule_of(case.violation) == self._rule and self.fails(case):
+                return
 
     def simplify_profile(self) -> None:
         """Do with less: fewer clients and requests, less time, nothing that is not needed."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from bftkit.core.checkpoint import CheckpointCertificate
 from bftkit.core.engine import EngineSpec
 from bftkit.core.epoch import Limits
 from bftkit.plugins import load_engine
@@ -19,9 +20,9 @@ from bftkit.replica.state_machine import StateMachine
 from bftkit.testing.checkers import Violation
 from bftkit.testing.choices import Choices, Name
 from bftkit.testing.node import SimulatedNode
-from bftkit.testing.profile import Profile, draw_profile
+from bftkit.testing.profile import CALM, Profile, draw_profile
 from bftkit.testing.solo import solo_spec
-from bftkit.testing.world import Commands, Workload, World, small_numbers
+from bftkit.testing.world import MOST_MEMBERS, Commands, Workload, World, small_numbers
 
 WIDE_LIMITS = Limits(max_command_bytes=4_096, max_batch_bytes=32_768, max_sessions=64)
 """Bounds for state machines whose commands are longer than a counter's."""
@@ -163,17 +164,32 @@ def simulate(
 def _spec(engine: str | EngineSpec) -> EngineSpec:
     if isinstance(engine, EngineSpec):
         return engine
-    return _named(engine)
+    return named_engine(engine)
 
 
 @lru_cache
-def _named(engine: str) -> EngineSpec:
+def named_engine(engine: str) -> EngineSpec:
+    """Return the specification of an installed engine, or of `solo`; EngineError where there is none."""
     return solo_spec() if engine == "solo" else load_engine(engine)
+
+
+def size_problem(engine: str, size: int) -> str | None:
+    """Say why a group of an installed engine, or of `solo`, cannot have this size, or None."""
+    least = named_engine(engine).min_members
+    if not least <= size <= MOST_MEMBERS:
+        return f"a simulated group of {engine} has {least} to {MOST_MEMBERS} replicas, not {size}"
+    settings = seeded_world(0, engine=engine, replicas=size, profile=CALM).settings
+    try:
+        start = CheckpointCertificate(settings.genesis.start, None)
+        settings.spec.build(settings.context, settings.genesis, start, ())
+    except ValueError as error:
+        return f"{engine} refuses a group of {size}: {error}"
+    return None
 
 
 def forget_engines() -> None:
     """Load engines anew from now on: they were replaced."""
-    _named.cache_clear()
+    named_engine.cache_clear()
 
 
 def make_world(
@@ -211,7 +227,12 @@ def run(world: World) -> int:
             node.executor.height >= probe.height for node in _trusted(world)
         )
 
-    if not _let_pass(world, bound_ms, live):
+    alive = _let_pass(world, bound_ms, live)
+    if world.may_halt:
+        _let_pass(world, SYNC_MS)
+        _read_back(world)
+        return (world.events.now_us - healed_us) // 1_000
+    if not alive:
         raise Violation("no progress after everything healed: " + _explain(world))
     _expect_survivors(world)
     heal_ms = (world.events.now_us - healed_us) // 1_000
@@ -286,7 +307,7 @@ def _read_back(world: World) -> None:
         height = node.executor.height
         checkers.log_root(node.index, height, node.replica.commits.log_root)
         checkers.roots(node.index, height, node.executor.roots())
-        if height < max(client.height for client in world.clients):
+        if not world.may_halt and height < max(client.height for client in world.clients):
             raise Violation(f"n{node.index} ends below a height that a client was told of")
 
 
@@ -295,7 +316,7 @@ def _fall_silent(world: World) -> None:
 
     To members that lie the others may talk for ever.
     """
-    if world.checkers.suspects:
+    if world.checkers.suspects or world.checkers.robbed:
         return
     _let_pass(world, QUIET_MS)
     sent = world.network.sent
