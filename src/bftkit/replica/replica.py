@@ -73,6 +73,8 @@ class Replica:
         """Newest durable snapshot and its size, for those who lag."""
         self.older_snapshot: tuple[CheckpointCertificate, int] | None = None
         """The one before, for those who are fetching it already."""
+        self._needed_from = 0
+        """Log index of the first record that is needed beside the snapshot before; 0 while that is not known."""
         self.halted = ""
         """Why this replica has stopped for good; empty while it runs."""
         self.now = 0
@@ -371,7 +373,8 @@ class Replica:
     def trim(self, position: int) -> None:
         """Let go of everything that a durable snapshot at a position makes unnecessary.
 
-        A window's length is kept besides: the engine may have voted for a proposal that names a batch again.
+        A window's length is kept besides: the engine may have voted for a proposal that names a batch again. And the
+        log keeps what the snapshot before needs: when the newest one rots, there is that to start from.
         """
         kept_from = position - self.settings.window
         self.commits.trim(kept_from)
@@ -379,7 +382,9 @@ class Replica:
         if gone:
             self.emit(Forget(gone))
         needed = [self.step_index, self.payloads.oldest_index, self.commits.oldest_record]
-        self.emit(Trim(min(index for index in needed if index is not None)))
+        below, self._needed_from = self._needed_from, min(index for index in needed if index is not None)
+        if below:
+            self.emit(Trim(below))
 
     # -- timers and messages ----------------------------------------------------------------------
 
