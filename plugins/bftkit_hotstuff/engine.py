@@ -161,6 +161,7 @@ SPEC = EngineSpec(
         TIMEOUT_KIND: SigningRule(guarded=True, raises_floor=1),
     },
     window=window_length,
+    view_for_each_position=True,
     min_members=4,
 )
 """How to host HotStuff."""

@@ -40,8 +40,19 @@ def may_propose(state: State) -> bool:
         and state.voted_round < state.round
         and state.proposal is None
         and leader(state) == state.own
-        and state.tree.header(block_of(state.high_qc)) is not None
+        and is_joined(state)
     )
+
+
+def is_joined(state: State) -> bool:
+    """Say whether the newest certified block is here, and every block between it and what is committed.
+
+    Otherwise the leader might order again what stands in a block that it lacks.
+    """
+    branch = list(state.tree.branch(block_of(state.high_qc)))
+    if branch:
+        return state.tree.is_joined(branch[-1])
+    return state.tree.tip is not None and state.tree.tip.id == block_of(state.high_qc)
 
 
 def announce(state: State, out: list[EngineOutput]) -> None:

@@ -70,7 +70,7 @@ def _compare(state: State, node: Node, message: Proposal, out: list[EngineOutput
         if first is None or not first.signature:
             node.proposal = message
         elif message.block.author != state.own:
-            repeat_vote(state, out)  # the leader would not say it again had his block been certified
+            repeat_vote(state, node, out)  # the leader would not say it again had his block been certified
     elif first is not None and first.signature:
         author = message.block.author
         accuse(state, Evidence(author, first.statement(), first.signature, second, message.signature), out)
@@ -126,16 +126,10 @@ def send_vote(state: State, node: Node, out: list[EngineOutput]) -> None:
     out.append(Broadcast(vote) if collector is None else Send(collector, vote))
 
 
-def repeat_vote(state: State, out: list[EngineOutput]) -> None:
-    """Say one's vote of this round again, to everybody: whoever should have collected it may be gone."""
-    node = state.proposal
-    if node is not None and has_voted_for(state, node):
-        out.append(Broadcast(Vote(node.round, node.id)))
-
-
-def has_voted_for(state: State, node: Node) -> bool:
-    """Say whether this round's block got the own vote, before the round was given up or without that."""
-    return state.voted_block == node.id
+def repeat_vote(state: State, node: Node, out: list[EngineOutput]) -> None:
+    """Say one's vote for this round's block again, if it was given, be it before the round was given up."""
+    if state.voted_block == node.id:
+        send_vote(state, node, out)
 
 
 def on_vote(state: State, event: Received) -> list[EngineOutput]:

@@ -131,6 +131,8 @@ class EngineSpec(msgspec.Struct, frozen=True):
     A batch may be named again before its first decision is forgotten; bodies are kept for so many positions more,
     lest one be let go that a vote still stands for.
     """
+    view_for_each_position: bool = False
+    """Whether each position takes a view of its own, so that views rise with the log, not only when a leader fails."""
     min_members: int = 1
     """Fewest members that the engine makes sense with."""
     answers_reads: bool = False

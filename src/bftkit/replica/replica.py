@@ -195,8 +195,10 @@ class Replica:
             self._perform(output)
         # An engine that changes its view has something to say about it; asking after each step costs as much as it.
         status = self.engine.status()
-        if status.view != self._view:
-            self._view = status.view
+        # Where views rise with the log, only those that have brought nothing are worth a word.
+        spent = status.view - (status.position if self.settings.spec.view_for_each_position else 0)
+        if spent > self._view:
+            self._view = spent
             self.emit(Report("view", f"view {status.view}, {status.mode}", status))
 
     def _admit_signatures(self, outputs: list[EngineOutput], persists: list[core_outputs.Persist]) -> "_Signing":
