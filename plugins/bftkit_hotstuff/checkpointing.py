@@ -4,7 +4,8 @@ from bftkit.core.inputs import Sealed, Stable, Synced
 from bftkit.core.log import CommitProof
 from bftkit.core.outputs import EngineOutput, Persist
 from bftkit_hotstuff.check import headers_of
-from bftkit_hotstuff.messages import Header, Past, Snapshot
+from bftkit_hotstuff.committing import recall
+from bftkit_hotstuff.messages import Header, Snapshot
 from bftkit_hotstuff.state import State
 from bftkit_hotstuff.synchronizer import take_qc
 from bftkit_hotstuff.watching import note_ordered
@@ -49,7 +50,7 @@ def on_synced(state: State, event: Synced) -> list[EngineOutput]:
     if event.position <= state.committed:
         return out
     tip = proved_block(event.position, event.proof)
-    state.history = [Past(tip.height, tip.author, tip.voters)] if tip is not None else []
+    recall(state, tip)
     state.tree.jump(event.position, tip)
     state.tree.prune()
     state.failures = 0

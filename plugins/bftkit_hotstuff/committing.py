@@ -74,14 +74,29 @@ def remembered(state: State) -> int:
     return state.quorum.members
 
 
-def past_of(node: Node) -> Past:
+def past_of(header: Header) -> Past:
     """Return what a block adds to the history."""
-    return Past(node.height, node.header.author, node.header.voters)
+    return Past(header.height, header.author, header.voters)
 
 
 def remember(state: State, node: Node) -> None:
     """Add a block that has just been committed to the history."""
     if state.history and state.history[-1].height != node.height - 1:
         state.history.clear()
-    state.history.append(past_of(node))
+    state.history.append(past_of(node.header))
     del state.history[: -remembered(state)]
+
+
+def recall(state: State, tip: Header | None) -> None:
+    """Find the history again below a block that others have proved to be committed, as far down as it is here."""
+    found: list[Past] = []
+    header = tip
+    while header is not None and header.height > 0 and len(found) < remembered(state):
+        found.append(past_of(header))
+        parent = state.tree.get(header.parent)
+        header = parent.header if parent is not None else None
+    found.reverse()
+    below = [past for past in state.history if found and past.height < found[0].height]
+    if below and below[-1].height == found[0].height - 1:
+        found = [*below, *found]
+    state.history = found[-remembered(state) :]

@@ -55,7 +55,7 @@ def _by_committed(state: State, round_number: int) -> ReplicaIndex | None:
 
 def _by_reputation(state: State, node: Node, round_number: int) -> ReplicaIndex | None:
     """Return the leader of the round after a block, were it certified."""
-    branch = [past_of(one) for one in reversed(decided_branch(state, node))]
+    branch = [past_of(one.header) for one in reversed(decided_branch(state, node))]
     if branch and branch[0].height != state.committed + 1:
         return None
     if branch and state.history and state.history[-1].height != state.committed:

@@ -22,7 +22,7 @@ from bftkit_hotstuff.messages import (
     round_of,
 )
 from bftkit_hotstuff.state import State
-from bftkit_hotstuff.watching import deadline, has_work, offer, offer_to_all, window_is_full
+from bftkit_hotstuff.watching import RETRANSMIT, deadline, has_work, offer, offer_to_all, window_is_full
 
 # --- Certificates ---------------------------------------------------------------------------------------------------
 
@@ -55,7 +55,9 @@ def take_tc(state: State, tc: TimeoutCertificate | None, out: list[EngineOutput]
 
 
 def enter_round(state: State, number: int) -> None:
-    """Begin a round."""
+    """Begin a round, with its own patience in saying things again."""
+    if state.has_given_up:
+        state.armed.pop(RETRANSMIT, None)
     state.round, state.entered_at = number, state.now
     state.proposal = None
     state.expecting_since = None
@@ -110,9 +112,9 @@ def on_relay_timeout(state: State, event: TimerFired) -> list[EngineOutput]:
     """Offer the leader what waits, and tell him what the round rests on; from then on the round's time runs."""
     out: list[EngineOutput] = []
     first = leader(state)
-    if first is None or first == state.own or state.has_given_up or not offer(state, first, out):
+    if first == state.own or state.has_given_up or not offer(state, first, out):
         return out
-    if state.proposal is None:
+    if state.proposal is None and first is not None:
         tell_certificates(state, first, out)
     if state.expecting_since is None:
         state.expecting_since = state.now

@@ -78,8 +78,8 @@ def has_work(state: State) -> bool:
 # --- Offers ---------------------------------------------------------------------------------------------------------
 
 
-def offer(state: State, leader: ReplicaIndex, out: list[EngineOutput]) -> bool:
-    """Offer the leader what has waited for long enough; say whether there was anything that he has not proposed."""
+def offer(state: State, leader: ReplicaIndex | None, out: list[EngineOutput]) -> bool:
+    """Offer the leader, if he is known, what has waited for long enough; say whether anything has."""
     due = state.now - state.options.relay_after_ms
     in_blocks = {ref.digest for node in newest_branch(state) for ref in node.block.refs}
     offered: list[BatchRef] = []
@@ -90,10 +90,10 @@ def offer(state: State, leader: ReplicaIndex, out: list[EngineOutput]) -> bool:
         if digest in in_blocks:
             continue
         waiting = True
-        if not watched.offered >> leader & 1:
+        if leader is not None and not watched.offered >> leader & 1:
             watched.offered |= 1 << leader
             offered.append(watched.ref)
-    if offered:
+    if leader is not None and offered:
         out.append(Offer(tuple(offered), leader))
     return waiting
 

@@ -22,7 +22,7 @@ import msgspec
 from bftkit.errors import EngineError
 from bftkit.plugins import ENTRY_POINT_GROUP as ENGINES
 from bftkit.testing.profile import Profile
-from bftkit.testing.simulation import finish, forget_engines, seeded_world
+from bftkit.testing.simulation import Settings, finish, forget_engines, seeded_world
 from bftkit.testing.twins import TwinsPlan, twins_cases
 
 ENTRY_POINT_GROUP = "bftkit.mutants"
@@ -40,6 +40,8 @@ class Schedules(msgspec.Struct, frozen=True):
     profile: str | Profile = "all"
     first: int = 0
     count: int = 200
+    settings: Settings = ()
+    """Options of the engine that do not have their defaults."""
     liar: str = ""
     """Behaviour of one member, if any: its index goes round with the seeds."""
     speak: Callable[[int, Any], list[tuple[int, Any]]] | None = None
@@ -53,7 +55,9 @@ class Schedules(msgspec.Struct, frozen=True):
     def run(self, until: float) -> str | None:
         """Return the first violation with its seed, or None when seeds or time run out."""
         for seed in range(self.first, self.first + self.count):
-            world = seeded_world(seed, engine=self.engine, replicas=self.replicas, profile=self.profile)
+            world = seeded_world(
+                seed, engine=self.engine, replicas=self.replicas, profile=self.profile, settings=self.settings
+            )
             if self.speak is not None:
                 world.distrust(seed % self.replicas, self.liar)
                 world.nodes[seed % self.replicas].speak = self.speak

@@ -14,6 +14,7 @@ import msgspec
 
 from bftkit.core.engine import EngineSpec
 from bftkit.core.epoch import Limits
+from bftkit.errors import ConfigurationError
 from bftkit.plugins import load_engine
 from bftkit.replica.state_machine import StateMachine
 from bftkit.testing.checkers import Violation
@@ -52,6 +53,10 @@ QUIET_MS = 60_000
 
 MOST_EVENTS = 2_000_000
 """Events after which a schedule is taken for one that never ends."""
+
+
+Settings = tuple[tuple[str, str], ...]
+"""Names and values of an engine's options, as text, where they are not to have their defaults."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -184,17 +189,27 @@ def make_world(
     *,
     record: bool = False,
     decisions: Mapping[Name, int] | None = None,
+    settings: Settings = (),
     **extra: Any,
 ) -> World:
     """Make the world of one schedule; an engine with a view timeout gets one that is short beside the faults.
 
     `record` writes down every decision, `decisions` are those to follow in place of the seed's; see `Choices`.
+    `settings` are options of the engine that are not to have their defaults; ConfigurationError where it has no such.
     """
     if extra.get("options") is None:
         fields = spec.options_type.__struct_fields__
-        short = {"view_timeout_ms": 400} if "view_timeout_ms" in fields else {}
-        extra["options"] = spec.options_type(**short)
+        short = (("view_timeout_ms", "400"),) if "view_timeout_ms" in fields else ()
+        extra["options"] = options_of(spec, (*short, *settings))
     return World(Choices(seed, record=record, decisions=decisions), spec, replicas, profile, **extra)
+
+
+def options_of(spec: EngineSpec, settings: Settings) -> Any:
+    """Return an engine's options with some of them set; ConfigurationError where it has no such."""
+    try:
+        return msgspec.convert(dict(settings), spec.options_type, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"{spec.name} does not take these options: {error}") from error
 
 
 def run(world: World) -> int:
