@@ -82,6 +82,9 @@ class Scenarios(msgspec.Struct, frozen=True):
     seed: int = 1
     """Shuffles the scenarios."""
     count: int = 200
+    views: int = 3
+    options: Any = None
+    """Instance of the engine's options type; None for its defaults."""
 
     def describe(self) -> str:
         """Say where it looks."""
@@ -89,7 +92,14 @@ class Scenarios(msgspec.Struct, frozen=True):
 
     def run(self, until: float) -> str | None:
         """Return what is wrong in the first scenario that shows it, or None when scenarios or time run out."""
-        plan = TwinsPlan(self.engine, losses=self.losses, aimed=self.aimed, seed=self.seed)
+        plan = TwinsPlan(
+            self.engine,
+            views=self.views,
+            losses=self.losses,
+            aimed=self.aimed,
+            seed=self.seed,
+            options=self.options,
+        )
         for index, case in twins_cases(plan, range(self.count)):
             if case.problem is not None:
                 return f"scenario {index}: {case.problem}"

@@ -22,11 +22,8 @@ from bftkit.plugins import load_engine
 from bftkit.testing.checkers import Violation
 from bftkit.testing.engine_group import START, EngineGroup
 from bftkit.testing.group_settings import GroupSettings
-from bftkit.testing.twins_scenarios import PROPOSALS, VIEW_CHANGES, VOTES, Scenario, instance_name
-
-NAMES_OF_VIEW_CHANGES = ("ViewChange", "NewView", "Suspect", "Timeout", "RequestVote", "PreVote", "Election")
-NAMES_OF_PROPOSALS = ("PrePrepare", "Propos", "Append", "Block")
-"""How messages are told apart: by parts of their types' names. All others are votes."""
+from bftkit.testing.message_sorts import sort_of
+from bftkit.testing.twins_scenarios import VIEW_CHANGES, Scenario, instance_name
 
 _LEARNT = (CommitEntry, CheckpointCertificate)
 """What passes only once the network is whole."""
@@ -86,14 +83,6 @@ def run_twins_case(
     group = play.group
     reached = min(play.frontier + 1, len(scenario.views))
     return TwinsCase(problem, reached, group.steps, len(group.hosting.decided), tuple(group.trace))
-
-
-def kind_of(message_type: type) -> str:
-    """Return what a type of message is about: one of the kinds that a view may lose."""
-    name = message_type.__name__
-    if any(part in name for part in NAMES_OF_VIEW_CHANGES):
-        return VIEW_CHANGES
-    return PROPOSALS if any(part in name for part in NAMES_OF_PROPOSALS) else VOTES
 
 
 class _Leaders(msgspec.Struct):
@@ -189,7 +178,7 @@ class _Play:
             return False
         kind = self._kinds.get(type(what))
         if kind is None:
-            kind = self._kinds[type(what)] = kind_of(type(what))
+            kind = self._kinds[type(what)] = sort_of(type(what))
         if kind == VIEW_CHANGES and ended:
             return True
         if kind == rule.lost and rule.at in (None, receiver):
