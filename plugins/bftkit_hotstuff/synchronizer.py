@@ -114,10 +114,10 @@ def on_relay_timeout(state: State, event: TimerFired) -> list[EngineOutput]:
     first = leader(state)
     if first == state.own or state.has_given_up or not offer(state, first, out):
         return out
-    if state.proposal is None and first is not None:
-        tell_certificates(state, first, out)
     if state.expecting_since is None:
         state.expecting_since = state.now
+        if state.proposal is None and first is not None:
+            tell_certificates(state, first, out)
     return out
 
 
@@ -128,6 +128,7 @@ def give_up(state: State, out: list[EngineOutput]) -> None:
     state.voted_round = state.round
     state.gave_up = GaveUp(state.round, state.high_qc, state.entry_tc, state.lock)
     state.own_timeout = None
+    state.armed.pop(RETRANSMIT, None)
     out.append(Persist(state.gave_up))
     out.append(Broadcast(Timeout(state.round, state.high_qc, state.entry_tc)))
     offer_to_all(state, out)
@@ -142,7 +143,8 @@ def on_timeout(state: State, event: Received) -> list[EngineOutput]:
     take_qc(state, message.high_qc, out)
     take_tc(state, message.tc, out)
     if message.round < state.round:
-        tell_certificates(state, event.sender, out)
+        if state.now - state.entered_at >= state.options.retransmit_delay_ms:
+            tell_certificates(state, event.sender, out)  # before that, what began the round may be on its way
         return out
     known = state.timeouts[event.sender]
     if known is not None and known.round == message.round:
