@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from bftkit.core.batch import BatchRef
 from bftkit_hotstuff.messages import GENESIS, Block, Header, Proposal
 
-MAX_UNCOMMITTED = 1_024
+MAX_UNCOMMITTED = 1_000
 """Blocks above the committed height that are kept; the oldest go first, and can be fetched again once certified."""
 
 

@@ -39,6 +39,9 @@ LARGEST_NUMBER = 2**53
 MAX_BLOCKS = 16
 """Blocks in one answer; whoever needs more asks again, from the last one on."""
 
+MAX_LINKS = 1_024
+"""Headers in the proof of one decision: blocks without batches may rise above the window until a chain decides."""
+
 _links = msgspec.msgpack.Decoder(tuple[Header, ...])
 
 
@@ -264,7 +267,7 @@ def commit_problem(context: EngineContext, entry: CommitEntry) -> str | None:
     if certificate is None:
         return "a decision without votes"
     chain = headers_of(entry.proof.links)
-    if not chain or len(chain) > window_length(context) + 1:
+    if not chain or len(chain) > MAX_LINKS:
         return "the links of a decision cannot be read"
     rules = RULES[context.options.rules]
     if certificate.statement.view != chain[0].round or certificate.statement.content != chain[0].id:

@@ -7,11 +7,10 @@ from typing import Any
 
 from bftkit.core.certificate import QuorumCertificate
 from bftkit.core.ids import ReplicaIndex
-from bftkit.core.quorum import FaultModel, Quorum
 from bftkit.core.statement import Statement
 from bftkit_hotstuff.block_tree import MAX_UNCOMMITTED
 from bftkit_hotstuff.fetching import MAX_WANTED
-from bftkit_hotstuff.messages import PROPOSAL_KIND, TIMEOUT_KIND, VOTE_KIND, round_of
+from bftkit_hotstuff.messages import PROPOSAL_KIND, TIMEOUT_KIND, VOTE_KIND, block_of, round_of
 from bftkit_hotstuff.state import State
 from bftkit_hotstuff.voting import ROUNDS_AHEAD
 
@@ -20,16 +19,12 @@ class HotStuffInvariants:
     """Watches all honest members of one run."""
 
     def __init__(self, members: int) -> None:
-        self._members = members
-        self._quorum = Quorum.of(FaultModel.BYZANTINE, members)
         self._voted: list[dict[int, bytes]] = [{} for _ in range(members)]
         """For each member, what it has voted for in each round."""
         self._gave_up = [0] * members
         """For each member, the highest round that it has given up."""
-        self._votes: dict[int, dict[bytes, int]] = {}
-        """Masks of the honest voters for each block, by round."""
         self._certified: dict[int, bytes] = {}
-        """By round, the block that has so many honest votes that liars can certify it, and no other."""
+        """The block that is known to be certified in each round: there is no other."""
         self._decided: dict[int, bytes] = {}
         """Ids of committed blocks by height."""
         self._round = [0] * members
@@ -48,28 +43,19 @@ class HotStuffInvariants:
         return None
 
     def _votes_for(self, member: ReplicaIndex, number: int, block: bytes) -> str | None:
-        known = self._voted[member].setdefault(number, block)
-        if known != block:
-            return f"it votes twice in round {number}"
-        votes = self._votes.setdefault(number, {})
-        if votes.get(block, 0) >> member & 1:
-            return None  # said again
         if number <= self._gave_up[member]:
             return f"it votes in round {number} after it has given up round {self._gave_up[member]}"
-        votes[block] = votes.get(block, 0) | 1 << member
-        if votes[block].bit_count() >= self._quorum.quorum - self._quorum.faults:
-            first = self._certified.setdefault(number, block)
-            if first != block:
-                return f"two blocks may be certified in round {number}"
-        return None
+        known = self._voted[member].setdefault(number, block)
+        return None if known == block else f"it votes twice in round {number}"
 
     def decided(self, position: int, certificate: QuorumCertificate) -> str | None:
         """Look at the proof of a decision."""
-        statement = certificate.statement
-        first = self._certified.get(statement.view)
-        if first is not None and first != statement.content:
-            return f"position {position} is decided by another block of round {statement.view} than was certified"
-        return None
+        return self._note_certified(certificate)
+
+    def _note_certified(self, certificate: QuorumCertificate) -> str | None:
+        number, block = round_of(certificate), block_of(certificate)
+        first = self._certified.setdefault(number, block)
+        return None if first == block else f"two blocks are certified in round {number}"
 
     def stepped(self, member: ReplicaIndex, engine: Any) -> str | None:
         """Look at one member's variables: marks that only rise, one committed branch, tables within their bounds."""
@@ -82,6 +68,9 @@ class HotStuffInvariants:
         newest = max(high, state.tc.round if state.tc is not None else 0)
         if state.round != newest + 1:
             return f"it is in round {state.round}, and its newest certificate is of round {newest}"
+        problem = self._note_certified(state.high_qc)
+        if problem is not None:
+            return problem
         tip = state.tree.tip
         if tip is not None:
             known = self._decided.setdefault(tip.height, tip.id)

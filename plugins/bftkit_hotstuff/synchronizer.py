@@ -200,8 +200,8 @@ def on_retransmit_timeout(state: State, event: TimerFired) -> list[EngineOutput]
     if node is not None:
         if node.missing:
             out.append(Want(tuple(node.missing.values()), state.others))
-        if node.id == state.voted_block:
-            if node.block.author == state.own and node.proposal is not None and not state.has_given_up:
+        if node.id == state.voted_block and not state.has_given_up:
+            if node.block.author == state.own and node.proposal is not None:
                 out.append(Broadcast(node.proposal))
             out.append(Broadcast(Vote(node.round, node.id)))
     if state.has_given_up and state.gave_up is not None:

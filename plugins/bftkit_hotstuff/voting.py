@@ -127,8 +127,8 @@ def send_vote(state: State, node: Node, out: list[EngineOutput]) -> None:
 
 
 def repeat_vote(state: State, node: Node, out: list[EngineOutput]) -> None:
-    """Say one's vote for this round's block again, if it was given, be it before the round was given up."""
-    if state.voted_block == node.id:
+    """Say one's vote for this round's block again, if it was given and the round was not given up since."""
+    if state.voted_block == node.id and not state.has_given_up:
         send_vote(state, node, out)
 
 

@@ -17,7 +17,7 @@ class LeaderSchedule(Protocol):
 
 
 MAX_WEIGHT = 8
-"""Largest weight of a member: so heavy a one that is down leads four views in a row at most, among four members or more."""
+"""Largest weight of a member: among four members or more, so heavy a one leads four views in a row at most."""
 
 
 class RoundRobin(msgspec.Struct, frozen=True):
