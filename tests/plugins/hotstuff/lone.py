@@ -61,7 +61,10 @@ class Lone:
 
     def certify(self, block: Block) -> list[Any]:
         """Hear that a block is certified."""
-        return self.hear((self.own + 1) % 4, Certificates(qc_for(block, members=len(self.context.membership)), None))
+        return self.hear(
+            (self.own + 1) % len(self.context.membership),
+            Certificates(qc_for(block, members=len(self.context.membership)), None),
+        )
 
     def votes_of(self, senders: Iterable[int], block: Block) -> list[Any]:
         """Hear votes for a block."""

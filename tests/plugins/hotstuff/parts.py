@@ -14,6 +14,7 @@ from bftkit.core.checkpoint import Checkpoint, CheckpointCertificate
 from bftkit.core.engine import EngineContext
 from bftkit.core.epoch import Genesis, Limits
 from bftkit.core.ids import ZERO_DIGEST, canonical
+from bftkit.core.quorum import FaultModel, Quorum
 from bftkit.core.statement import Statement
 from bftkit.testing import group_settings
 from bftkit.testing.engine_group import START, EngineGroup, GroupSettings
@@ -62,8 +63,10 @@ def checkpoint_at(position: int, signers: Sequence[int] = (0, 1, 2), members: in
     return CheckpointCertificate(checkpoint, QuorumCertificate.of(statement, votes, members))
 
 
-def qc_for(block: Block, signers: Sequence[int] = (0, 1, 2), members: int = 4) -> QuorumCertificate:
-    """The certificate of a block, signed by these members."""
+def qc_for(block: Block, signers: Sequence[int] | None = None, members: int = 4) -> QuorumCertificate:
+    """The certificate of a block, signed by these members, or by as few as it takes."""
+    if signers is None:
+        signers = range(Quorum.of(FaultModel.BYZANTINE, members).quorum)
     statement = Statement(VOTE_KIND, block.round, 0, block.header().id)
     votes = {signer: signature_of(signer, statement) for signer in signers}
     return QuorumCertificate.of(statement, votes, members)
