@@ -41,7 +41,7 @@ class Node:
 class BlockTree:
     """Blocks by id."""
 
-    __slots__ = ("anchor", "committed", "decided", "low", "nodes", "tip")
+    __slots__ = ("_open", "anchor", "committed", "decided", "low", "nodes", "tip")
 
     def __init__(self, low: int) -> None:
         self.low = low
@@ -53,6 +53,8 @@ class BlockTree:
         self.tip: Header | None = self.anchor
         """The block at `committed`, where it is known: a transferred state does not tell it."""
         self.nodes: dict[bytes, Node] = {}
+        self._open: dict[bytes, Node] = {}
+        """Those of them that are not committed."""
         self.decided: dict[int, bytes] = {}
         """Ids of committed blocks by height, as far as they are known."""
 
@@ -73,7 +75,7 @@ class BlockTree:
         name = header.id
         node = self.nodes.get(name)
         if node is None:
-            node = self.nodes[name] = Node(name, header, block)
+            node = self.nodes[name] = self._open[name] = Node(name, header, block)
         return node
 
     def parent(self, node: Node) -> Node | None:
@@ -104,6 +106,7 @@ class BlockTree:
     def jump(self, height: int, tip: Header | None) -> None:
         """Move the committed height up to where others have proved it to be, with the block there if it is known."""
         self.committed, self.tip = height, tip
+        self._open = dict(self.nodes)  # the next pruning is to look at all of them
         if tip is not None:
             self.decided[height] = tip.id
         node = self.nodes.get(tip.id) if tip is not None else None
@@ -111,29 +114,31 @@ class BlockTree:
             self.decided[node.height] = node.id
             node = self.nodes.get(node.header.parent)
 
+    def is_orphan(self, header: Header) -> bool:
+        """Say whether a block is known not to be on the committed branch, nor to stand on it."""
+        if header.height <= self.committed:
+            return header.height <= self.low or self.decided.get(header.height, b"") not in (b"", header.id)
+        return header.height == self.committed + 1 and self.tip is not None and header.parent != self.tip.id
+
     def prune(self) -> None:
-        """Let go of the blocks that are known to be on another branch than the committed one."""
+        """Let go of the blocks that are known to be on another branch than the committed one, now that it has grown."""
         gone: dict[bytes, None] = {}
-        for node in sorted(self.nodes.values(), key=lambda one: one.height):
-            if node.height <= self.committed:
-                lost = self.decided.get(node.height, node.id) != node.id
-            elif node.height == self.committed + 1:
-                lost = self.tip is not None and node.header.parent != self.tip.id
-            else:
-                lost = node.header.parent in gone
-            if lost:
+        for node in sorted(self._open.values(), key=lambda one: one.header.height):
+            if self.is_orphan(node.header) or node.header.parent in gone:
                 gone[node.id] = None
                 del self.nodes[node.id]
+            if node.header.height <= self.committed or node.id in gone:
+                del self._open[node.id]
 
     def shrink(self, newest: bytes) -> None:
         """Keep the number of uncommitted blocks within its bound; the branch of the newest QC stays to the last."""
-        above = [node for node in self.nodes.values() if node.height > self.committed]
-        if len(above) <= MAX_UNCOMMITTED:
+        if len(self._open) <= MAX_UNCOMMITTED:
             return
         kept = {node.id for node in self.branch(newest)}
-        above.sort(key=lambda node: (node.id in kept, node.round))
+        above = sorted(self._open.values(), key=lambda node: (node.id in kept, node.round))
         for node in above[: len(above) - MAX_UNCOMMITTED]:
             del self.nodes[node.id]
+            del self._open[node.id]
 
     def forget_through(self, height: int) -> None:
         """Let go of everything up to a stable checkpoint; remember the block there, if it is known."""
@@ -148,9 +153,11 @@ class BlockTree:
         if self.committed < height:
             self.committed, self.tip = height, self.anchor
         self.nodes = {name: node for name, node in self.nodes.items() if node.height > height}
+        self._open = {name: node for name, node in self._open.items() if node.height > height}
         self.decided = {at: name for at, name in self.decided.items() if at > height}
+        self.prune()
 
     @property
     def uncommitted(self) -> int:
         """Count the blocks above the committed height."""
-        return sum(1 for node in self.nodes.values() if node.height > self.committed)
+        return len(self._open)

@@ -32,6 +32,8 @@ def decide(state: State, out: list[EngineOutput]) -> None:
             want_block(state, branch[-1].block.justify, out)
         return
     proofs = _proofs(state, branch)
+    if proofs[-1] is None:
+        return
     for node, proof in zip(reversed(branch), reversed(proofs), strict=True):
         if proof is None:
             break

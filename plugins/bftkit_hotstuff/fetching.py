@@ -73,7 +73,7 @@ def on_blocks(state: State, event: Received) -> list[EngineOutput]:
         return out
     del state.wanted[message.block]
     for block in message.blocks:
-        if block.height > state.tree.low:
+        if not state.tree.is_orphan(block.header()):
             state.tree.add(block)
     lowest = message.blocks[-1]
     if lowest.height > state.committed + 1:

@@ -91,8 +91,8 @@ def _size_problem(state: State) -> str | None:
     for node in tree.nodes.values():
         if node.height <= tree.low:
             return f"it keeps a block at height {node.height}, and {tree.low} is stable"
-        if tree.decided.get(node.height, node.id) != node.id:
-            return f"it keeps a block at height {node.height} where another one is committed"
+        if tree.is_orphan(node.header):
+            return f"it keeps a block at height {node.height} where another one is committed, or on another one"
     if len(state.votes) > ROUNDS_AHEAD + 2:
         return f"it counts votes in {len(state.votes)} rounds"
     if len(state.wanted) > MAX_WANTED:

@@ -43,9 +43,9 @@ def accept(state: State, message: Proposal, out: list[EngineOutput]) -> None:
     if has_wrong_height(state, block):
         out.append(Reject(block.author, "a block is not one higher than its parent"))
         return
-    node = state.tree.add(block)
-    if node.height <= state.tree.committed:
+    if block.height <= state.committed or state.tree.is_orphan(block.header()):
         return
+    node = state.tree.add(block)
     node.proposal = message
     state.proposal = node
     node.missing = {ref.digest: ref for ref in block.refs if not state.pending.holds(ref)}
