@@ -48,7 +48,7 @@ def _make_up_a_certificate(to: int, message: Any) -> list[tuple[int, Any]]:
         return [(to, message)]
     newest = message.block.justify
     votes = tuple(TimeoutVote(who, newest.statement.view, bytes(SIGNATURE_BYTES)) for who in range(3))
-    return [(to, message), (to, Certificates(newest, TimeoutCertificate(message.round + 7, votes, newest)))]
+    return [(to, message), (to, Certificates(newest, TimeoutCertificate(message.round + 700, votes, newest)))]
 
 
 MUTANTS = (

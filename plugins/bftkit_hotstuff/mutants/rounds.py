@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from bftkit.core.certificate import QuorumCertificate
 from bftkit.core.checkpoint import EMPTY_CHECKPOINT, CheckpointCertificate
 from bftkit.core.engine import EngineContext
 from bftkit.core.epoch import Limits
@@ -9,10 +10,11 @@ from bftkit.core.inputs import Received
 from bftkit.core.membership import Member, Membership
 from bftkit.core.outputs import Broadcast, Send
 from bftkit.core.quorum import FaultModel
+from bftkit.core.statement import Statement
 from bftkit.testing.mutants import Check, Mutant
 from bftkit_hotstuff import synchronizer
 from bftkit_hotstuff.config import HotStuffOptions
-from bftkit_hotstuff.messages import GENESIS_QC, Timeout
+from bftkit_hotstuff.messages import GENESIS_QC, VOTE_KIND, Timeout
 from bftkit_hotstuff.mutants.schedules import calm, rough
 from bftkit_hotstuff.state import initial_state
 
@@ -68,6 +70,14 @@ def _oldest(original: Any) -> Any:
     return make_tc
 
 
+def _the_newest_certificate_counts() -> str | None:
+    """A timeout certificate holds the newest of the certificates that its signers speak of."""
+    newest = QuorumCertificate(Statement(VOTE_KIND, 3, 0, bytes(32)), b"\x07", ())
+    timeouts = {who: Timeout(4, qc, None, bytes(64)) for who, qc in enumerate((GENESIS_QC, newest, GENESIS_QC))}
+    made = synchronizer.make_tc(4, timeouts)
+    return None if made.high_qc == newest else f"it holds that of round {made.high_qc.statement.view}"
+
+
 def _falling(original: Any) -> Any:
     def take_qc(state: Any, qc: Any, out: list[Any]) -> None:
         original(state, qc, out)
@@ -111,7 +121,7 @@ MUTANTS = (
         "The QC in a TC is not the newest that its signers speak of (Jolteon Fig. 2).",
         "bftkit_hotstuff.synchronizer:make_tc",
         _oldest,
-        (rough(),),
+        (Check(_the_newest_certificate_counts),),
     ),
     Mutant(
         "hotstuff: the last certificate is the newest",

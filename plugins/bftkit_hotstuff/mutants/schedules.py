@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bftkit.testing.mutants import Scenarios, Schedules
+from bftkit.testing.mutants import Schedules
 from bftkit.testing.profile import Profile
 
 ROUNDS = Profile(
@@ -21,8 +21,6 @@ ROUNDS = Profile(
 
 CALM = Profile(clients=4, envelopes=16, think_ms=5)
 
-THREE_CHAIN = (("rules", "three_chain"),)
-
 
 def calm(**fields: Any) -> Schedules:
     """Look where nothing goes wrong but what a liar does."""
@@ -32,8 +30,3 @@ def calm(**fields: Any) -> Schedules:
 def rough(**fields: Any) -> Schedules:
     """Look where many rounds fail."""
     return Schedules("hotstuff", profile=ROUNDS, **fields)
-
-
-def twins(**fields: Any) -> Scenarios:
-    """Look where a member is two instances."""
-    return Scenarios("hotstuff", **fields)

@@ -4,14 +4,23 @@ from typing import Any
 
 import msgspec
 
+from bftkit.core.batch import BatchRef
 from bftkit.core.certificate import QuorumCertificate
+from bftkit.core.checkpoint import EMPTY_CHECKPOINT, CheckpointCertificate
+from bftkit.core.engine import EngineContext
+from bftkit.core.epoch import Limits
+from bftkit.core.inputs import Available, Received
+from bftkit.core.membership import Member, Membership
 from bftkit.core.outputs import Persist
+from bftkit.core.quorum import FaultModel
 from bftkit.core.statement import Statement
 from bftkit.core.votes import VoteTally
 from bftkit.testing.mutants import Check, Mutant
-from bftkit_hotstuff import rules
-from bftkit_hotstuff.messages import GENESIS_QC, VOTE_KIND, Block, TimeoutCertificate, TimeoutVote
+from bftkit_hotstuff import rules, voting
+from bftkit_hotstuff.config import HotStuffOptions
+from bftkit_hotstuff.messages import GENESIS_QC, VOTE_KIND, Block, Proposal, TimeoutCertificate, TimeoutVote
 from bftkit_hotstuff.mutants.schedules import calm, rough
+from bftkit_hotstuff.state import initial_state
 
 
 def _unrecorded(original: Any) -> Any:
@@ -98,6 +107,17 @@ def _ordered_when_proposed(original: Any) -> Any:
     return accept
 
 
+def _what_was_proposed_waits_on() -> str | None:
+    """A batch waits until it is committed, also while a block names it that may be left behind."""
+    members = Membership(tuple(Member(f"n{who}", bytes([who]) * 32) for who in range(4)), FaultModel.BYZANTINE)
+    context = EngineContext(0, members, HotStuffOptions(), Limits())
+    state = initial_state(context, CheckpointCertificate(EMPTY_CHECKPOINT, None))
+    ref = BatchRef(bytes(32), 1, 1, 1)
+    voting.on_available(state, Available(0, (ref,)))
+    voting.on_proposal(state, Received(0, 1, Proposal(Block(1, 1, 1, (ref,), GENESIS_QC), None)))
+    return None if state.pending.holds(ref) else "it does not"
+
+
 def _wherever(original: Any) -> Any:
     return lambda state, node: state.rules.may_vote(node.block, None, None) and node.round == state.round
 
@@ -150,7 +170,7 @@ MUTANTS = (
         "What was proposed once is proposed by nobody else, though its block was left behind.",
         "bftkit_hotstuff.voting:accept",
         _ordered_when_proposed,
-        (calm(liar="proposing to one"), calm(liar="proposing to half"), rough()),
+        (Check(_what_was_proposed_waits_on),),
     ),
     Mutant(
         "hotstuff: the parent is not looked at",

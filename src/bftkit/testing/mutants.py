@@ -24,6 +24,8 @@ from bftkit.plugins import ENTRY_POINT_GROUP as ENGINES
 from bftkit.testing.profile import Profile
 from bftkit.testing.simulation import Settings, finish, forget_engines, seeded_world
 from bftkit.testing.twins import TwinsPlan, twins_cases
+from bftkit.testing.twins_play import run_twins_case
+from bftkit.testing.twins_scenarios import parse_scenario
 
 ENTRY_POINT_GROUP = "bftkit.mutants"
 """Entry-point group that lists tuples of mutants by package."""
@@ -108,6 +110,24 @@ class Scenarios(msgspec.Struct, frozen=True):
         return None
 
 
+class Played(msgspec.Struct, frozen=True):
+    """A hunt in one scenario with twins that somebody has written down."""
+
+    scenario: str
+    """As `bftkit.testing.twins_scenarios` writes it."""
+    engine: str = "pbft"
+    options: Any = None
+    """Instance of the engine's options type; None for its defaults."""
+
+    def describe(self) -> str:
+        """Say where it looks."""
+        return f"{self.engine}, one scenario with twins"
+
+    def run(self, until: float) -> str | None:
+        """Return what is wrong, or None."""
+        return run_twins_case(self.engine, parse_scenario(self.scenario), options=self.options).problem
+
+
 class Check(msgspec.Struct, frozen=True):
     """A hunt by one direct look: for rules that no run of honest code ever puts to the test."""
 
@@ -133,7 +153,7 @@ class Mutant(msgspec.Struct, frozen=True):
     """What is replaced: "package.module:name" or "package.module:Class.name"."""
     make: Callable[[Any], Any]
     """Takes what is there, returns what stands there instead."""
-    hunts: tuple[Schedules | Scenarios | Check, ...]
+    hunts: tuple[Schedules | Scenarios | Played | Check, ...]
     """Where it is looked for, in this order."""
 
 
