@@ -79,8 +79,9 @@ async def test_names_keep_their_order_beyond_ten():
 # --- Running ---------------------------------------------------------------------------------------------------------
 
 
-async def test_every_node_takes_commands_and_all_agree():
-    async with four() as cluster:
+@pytest.mark.parametrize("engine", ["pbft", "hotstuff"])
+async def test_every_node_takes_commands_and_all_agree(engine):
+    async with four(engine=engine) as cluster:
         assert [node.name for node in cluster.nodes] == ["n0", "n1", "n2", "n3"]
         for node in cluster.nodes:
             await node.submit(b"5")
@@ -88,8 +89,9 @@ async def test_every_node_takes_commands_and_all_agree():
         assert [await total(node) for node in cluster.nodes] == [20] * 4
 
 
-async def test_a_node_stops_and_starts_again_with_what_its_storage_holds():
-    async with four(limits=Limits(checkpoint_interval=4)) as cluster:
+@pytest.mark.parametrize("engine", ["pbft", "hotstuff"])
+async def test_a_node_stops_and_starts_again_with_what_its_storage_holds(engine):
+    async with four(limits=Limits(checkpoint_interval=4), engine=engine) as cluster:
         for _ in range(6):
             await cluster.nodes[0].submit(b"1")
         await agree(cluster.nodes)
