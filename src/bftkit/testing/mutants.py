@@ -24,8 +24,10 @@ from bftkit.plugins import ENTRY_POINT_GROUP as ENGINES
 from bftkit.testing.conformance import conformance_cases
 from bftkit.testing.conformance.case import Trial
 from bftkit.testing.profile import Profile
-from bftkit.testing.simulation import finish, forget_engines, seeded_world
+from bftkit.testing.simulation import Settings, finish, forget_engines, seeded_world
 from bftkit.testing.twins import TwinsPlan, twins_cases
+from bftkit.testing.twins_play import run_twins_case
+from bftkit.testing.twins_scenarios import parse_scenario
 
 ENTRY_POINT_GROUP = "bftkit.mutants"
 """Entry-point group that lists tuples of mutants by package."""
@@ -42,6 +44,8 @@ class Schedules(msgspec.Struct, frozen=True):
     profile: str | Profile = "all"
     first: int = 0
     count: int = 200
+    settings: Settings = ()
+    """Options of the engine that do not have their defaults."""
     liar: str = ""
     """Behaviour of one member, if any: its index goes round with the seeds."""
     speak: Callable[[int, Any], list[tuple[int, Any]]] | None = None
@@ -55,7 +59,9 @@ class Schedules(msgspec.Struct, frozen=True):
     def run(self, until: float) -> str | None:
         """Return the first violation with its seed, or None when seeds or time run out."""
         for seed in range(self.first, self.first + self.count):
-            world = seeded_world(seed, engine=self.engine, replicas=self.replicas, profile=self.profile)
+            world = seeded_world(
+                seed, engine=self.engine, replicas=self.replicas, profile=self.profile, settings=self.settings
+            )
             if self.speak is not None:
                 world.distrust(seed % self.replicas, self.liar)
                 world.nodes[seed % self.replicas].speak = self.speak
@@ -80,6 +86,9 @@ class Scenarios(msgspec.Struct, frozen=True):
     seed: int = 1
     """Shuffles the scenarios."""
     count: int = 200
+    views: int = 3
+    options: Any = None
+    """Instance of the engine's options type; None for its defaults."""
 
     def describe(self) -> str:
         """Say where it looks."""
@@ -87,7 +96,14 @@ class Scenarios(msgspec.Struct, frozen=True):
 
     def run(self, until: float) -> str | None:
         """Return what is wrong in the first scenario that shows it, or None when scenarios or time run out."""
-        plan = TwinsPlan(self.engine, losses=self.losses, aimed=self.aimed, seed=self.seed)
+        plan = TwinsPlan(
+            self.engine,
+            views=self.views,
+            losses=self.losses,
+            aimed=self.aimed,
+            seed=self.seed,
+            options=self.options,
+        )
         for index, case in twins_cases(plan, range(self.count)):
             if case.problem is not None:
                 return f"scenario {index}: {case.problem}"
@@ -140,6 +156,24 @@ class Promise(msgspec.Struct, frozen=True):
         )
 
 
+class Played(msgspec.Struct, frozen=True):
+    """A hunt in one scenario with twins that somebody has written down."""
+
+    scenario: str
+    """As `bftkit.testing.twins_scenarios` writes it."""
+    engine: str = "pbft"
+    options: Any = None
+    """Instance of the engine's options type; None for its defaults."""
+
+    def describe(self) -> str:
+        """Say where it looks."""
+        return f"{self.engine}, one scenario with twins"
+
+    def run(self, until: float) -> str | None:
+        """Return what is wrong, or None."""
+        return run_twins_case(self.engine, parse_scenario(self.scenario), options=self.options).problem
+
+
 class Check(msgspec.Struct, frozen=True):
     """A hunt by one direct look: for rules that no run of honest code ever puts to the test."""
 
@@ -165,7 +199,7 @@ class Mutant(msgspec.Struct, frozen=True):
     """What is replaced: "package.module:name" or "package.module:Class.name"."""
     make: Callable[[Any], Any]
     """Takes what is there, returns what stands there instead."""
-    hunts: tuple[Schedules | Scenarios | Promise | Check, ...]
+    hunts: tuple[Schedules | Scenarios | Played | Promise | Check, ...]
     """Where it is looked for, in this order."""
 
 

@@ -17,7 +17,7 @@ from bftkit.errors import ConfigurationError
 from bftkit.testing.choices import Decisions, Name
 from bftkit.testing.journal import Journal
 from bftkit.testing.profile import CALM, Profile, draw_profile
-from bftkit.testing.simulation import Outcome, finish, seeded_world
+from bftkit.testing.simulation import Outcome, Settings, finish, seeded_world
 from bftkit.testing.world import World
 
 T = TypeVar("T")
@@ -41,6 +41,8 @@ class Case(msgspec.Struct, frozen=True):
     """Every decision that is not the default, in the order in which they were taken."""
     violation: str = ""
     """What it breaks."""
+    settings: Settings = ()
+    """Options of the engine that do not have their defaults."""
 
     def write(self, path: str | Path) -> None:
         """Write the case to a file, as JSON."""
@@ -62,6 +64,7 @@ class Case(msgspec.Struct, frozen=True):
             replicas=self.replicas,
             profile=self.profile,
             decisions=dict(self.decisions),
+            settings=self.settings,
             journal=journal,
         )
 
@@ -79,14 +82,16 @@ class Shrunk(msgspec.Struct, frozen=True):
     decisions_before: int
 
 
-def record_case(seed: int, *, engine: str, replicas: int = 4, profile: str | Profile = "all") -> tuple[Case, Outcome]:
+def record_case(
+    seed: int, *, engine: str, replicas: int = 4, profile: str | Profile = "all", settings: Settings = ()
+) -> tuple[Case, Outcome]:
     """Run a schedule and write down every decision of it."""
     drawn = draw_profile(profile, Random(f"{seed}/profile")) if isinstance(profile, str) else profile
-    world = seeded_world(seed, engine=engine, replicas=replicas, profile=drawn, record=True)
+    world = seeded_world(seed, engine=engine, replicas=replicas, profile=drawn, record=True, settings=settings)
     outcome = finish(world)
     decisions: Decisions = world.choices.recorded or {}
     violation = outcome.violations[0] if outcome.violations else ""
-    return Case(seed, engine, replicas, drawn, list(decisions.items()), violation), outcome
+    return Case(seed, engine, replicas, drawn, list(decisions.items()), violation, settings), outcome
 
 
 def rule_of(violation: str) -> str:

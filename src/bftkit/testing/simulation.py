@@ -15,6 +15,7 @@ import msgspec
 from bftkit.core.engine import EngineSpec
 from bftkit.core.epoch import Limits
 from bftkit.core.quorum import FaultModel
+from bftkit.errors import ConfigurationError
 from bftkit.plugins import load_engine
 from bftkit.replica.state_machine import StateMachine
 from bftkit.testing.checkers import Violation
@@ -65,6 +66,10 @@ HEARTBEATS_PER_S = 50
 
 MOST_EVENTS = 2_000_000
 """Events after which a schedule is taken for one that never ends."""
+
+
+Settings = tuple[tuple[str, str], ...]
+"""Names and values of an engine's options, as text, where they are not to have their defaults."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -197,16 +202,27 @@ def make_world(
     *,
     record: bool = False,
     decisions: Mapping[Name, int] | None = None,
+    settings: Settings = (),
     **extra: Any,
 ) -> World:
     """Make the world of one schedule; an engine with timeouts gets ones that are short beside the faults.
 
     `record` writes down every decision, `decisions` are those to follow in place of the seed's; see `Choices`.
+    `settings` are options of the engine that are not to have their defaults; ConfigurationError where it has no such.
     """
     if extra.get("options") is None:
         fields = spec.options_type.__struct_fields__
-        extra["options"] = spec.options_type(**{n: ms for n, ms in SHORT_TIMEOUTS_MS.items() if n in fields})
+        short = tuple((name, str(ms)) for name, ms in SHORT_TIMEOUTS_MS.items() if name in fields)
+        extra["options"] = options_of(spec, (*short, *settings))
     return World(Choices(seed, record=record, decisions=decisions), spec, replicas, profile, **extra)
+
+
+def options_of(spec: EngineSpec, settings: Settings) -> Any:
+    """Return an engine's options with some of them set; ConfigurationError where it has no such."""
+    try:
+        return msgspec.convert(dict(settings), spec.options_type, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"{spec.name} does not take these options: {error}") from error
 
 
 def run(world: World) -> int:
@@ -214,7 +230,7 @@ def run(world: World) -> int:
     world.start()
     _let_pass(world, world.profile.duration_ms)
     world.heal()
-    healed_us, steps, views = world.events.now_us, world.steps, _views(world)
+    healed_us, steps, views, position = world.events.now_us, world.steps, _views(world), _position(world)
     probe = world.add_client("probe", 1)
     bound_ms = liveness_bound_ms(world)
 
@@ -229,7 +245,7 @@ def run(world: World) -> int:
     heal_ms = (world.events.now_us - healed_us) // 1_000
     if world.steps - steps > HEALING_STEPS * len(world.nodes) ** 2:
         raise Violation(f"{world.steps - steps} steps after everything healed, before anything new was executed")
-    if _views(world) - views > most_views(world):
+    if _views(world) - views > most_views(world, _position(world) - position):
         raise Violation(f"{_views(world) - views} views after everything healed, before anything new was executed")
     views, commits = _views(world), world.checkers.commits
     if not _let_pass(world, SYNC_MS, lambda: _equal(world)):
@@ -258,12 +274,23 @@ def _trusted(world: World) -> list[SimulatedNode]:
 
 
 def _views(world: World) -> int:
-    return max((node.replica.status().view for node in _trusted(world)), default=0)
+    """Return the highest view, without those in which a position was decided where that is what views are for."""
+    found = [node.replica.status() for node in _trusted(world)]
+    decided = (status.position for status in found if world.settings.spec.view_for_each_position)
+    return max((status.view for status in found), default=0) - max(decided, default=0)
 
 
-def most_views(world: World) -> int:
-    """Return how many views a healed group may need: each faulty member may lead in vain, and the first one is cut."""
-    return VIEWS_FOR_EACH_FAULT * world.settings.membership.quorum.faults + SPARE_VIEWS
+def _position(world: World) -> int:
+    return max((node.replica.commits.position for node in _trusted(world)), default=0)
+
+
+def most_views(world: World, positions: int = 0) -> int:
+    """Return how many views a healed group may need: each faulty member may lead in vain, and the first one is cut.
+
+    Where leaders change with each of so many positions, a faulty one leads in vain again and again.
+    """
+    again = (VIEWS_FOR_EACH_COMMIT - 1) * positions if world.settings.spec.view_for_each_position else 0
+    return VIEWS_FOR_EACH_FAULT * world.settings.membership.quorum.faults + SPARE_VIEWS + again
 
 
 def liveness_bound_ms(world: World) -> int:
