@@ -9,6 +9,7 @@ import rich_click as click
 
 from bftkit.cli.main import FINE, UNREACHABLE
 from bftkit.cli.options import cluster_option, emit, json_option, tell
+from bftkit.cli.stopping import ends_on_signals
 
 LOOK_EVERY_S = 0.5
 """Pause between two looks at the replicas."""
@@ -27,10 +28,11 @@ def watch(*, cluster_path: Path, seconds: float | None, events: int | None, as_j
     if as_json and seconds is None and events is None:
         raise click.UsageError("--json prints one document at the end: say with --seconds or --events when that is")
     watcher = Watcher(quiet=as_json)
-    try:
-        anyio.run(watcher.follow, cluster_path, seconds, events)
-    except KeyboardInterrupt:
-        tell("stopped")
+    with ends_on_signals():
+        try:
+            anyio.run(watcher.follow, cluster_path, seconds, events)
+        except KeyboardInterrupt:
+            tell("stopped")
     if as_json:
         emit({"events": watcher.events, "replicas": list(watcher.known.values())}, "", as_json=True)
     return FINE if watcher.answered else UNREACHABLE

@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from bftkit.core.outputs import SetTimer
 from bftkit.errors import EngineError
 from bftkit.plugins import ENTRY_POINT_GROUP as ENGINES
 from bftkit.testing.conformance import conformance_cases
@@ -148,7 +149,7 @@ class Promise(msgspec.Struct, frozen=True):
     def _highest_view(self, trial: Trial) -> str | None:
         if self.most_view is None or trial.group is None:
             return None
-        view = max(one.engine.status().view for one in trial.group.instances)
+        view = max(one.engine.view for one in trial.group.instances)
         return (
             f"view {view} was reached, and there was no reason to leave {self.most_view}"
             if view > self.most_view
@@ -305,6 +306,30 @@ def _replace_in(module: Any, name: str, original: Any, replacement: Any, undo: l
 def doing_nothing(original: Any) -> Any:
     """Make a function or method that does nothing and returns None, whatever it is given."""
     return lambda *arguments, **options: None
+
+
+def agreeing_at_once(original: Any) -> Any:
+    """Make a method that counts an answer of a replica, and takes it for enough."""
+
+    def agreed(self: Any, question: Any, replica: int, payload: Any) -> bool:
+        original(self, question, replica, payload)
+        return True
+
+    return agreed
+
+
+def starting_unarmed(*timers: str) -> Callable[[Any], Any]:
+    """Make an engine's `start` that sets no timer, and takes these for running."""
+
+    def make(original: Any) -> Any:
+        def start(self: Any, now: int) -> Any:
+            out = [output for output in original(self, now) if not isinstance(output, SetTimer)]
+            self.state.armed = dict.fromkeys(timers, now)
+            return out
+
+        return start
+
+    return make
 
 
 # --- Hunting --------------------------------------------------------------------------------------------------------

@@ -261,10 +261,9 @@ def run(world: World) -> int:
 
 def _expect_survivors(world: World) -> None:
     """See that no more members have stopped for good than may be faulty."""
-    members = len(world.settings.membership)
-    if len({node.index for node in _trusted(world)}) < members - world.tolerated - sum(
-        not n.honest for n in world.nodes
-    ):
+    survivors = {node.index for node in _trusted(world)}
+    liars = sum(not node.honest for node in world.nodes)
+    if len(survivors) < len(world.settings.membership) - world.tolerated - liars:
         raise Violation("too many members have stopped for good: " + _explain(world))
 
 
