@@ -6,14 +6,14 @@ from typing import Any
 
 import msgspec
 
-from bftkit.core.batch import BatchRef, ref_problem
+from bftkit.core.batch import BatchRef, refs_problem
 from bftkit.core.certificate import QuorumCertificate
 from bftkit.core.engine import EngineContext
 from bftkit.core.ids import DIGEST_BYTES, SIGNATURE_BYTES, ReplicaIndex, canonical
 from bftkit.core.log import CommitEntry
+from bftkit.core.numbers import number_problem
 from bftkit.core.statement import Claim
 from bftkit_hotstuff.certificates import ED25519, SCHEMES
-from bftkit_hotstuff.config import HotStuffOptions
 from bftkit_hotstuff.messages import (
     GENESIS_QC,
     VOTE_KIND,
@@ -32,9 +32,6 @@ from bftkit_hotstuff.messages import (
     timeout_statement,
 )
 from bftkit_hotstuff.rules import RULES, are_consecutive, decides, follows
-
-LARGEST_NUMBER = 2**53
-"""Rounds and heights are below this, so that no arithmetic on them leaves 64 bits."""
 
 MAX_BLOCKS = 16
 """Blocks in one answer; whoever needs more asks again, from the last one on."""
@@ -59,12 +56,8 @@ def check(context: EngineContext, sender: ReplicaIndex, message: HotStuffMessage
     return _CHECKS[type(message)](context, sender, message)
 
 
-def _number_problem(*numbers: int) -> str | None:
-    return None if all(0 <= number < LARGEST_NUMBER for number in numbers) else "a number is out of range"
-
-
 def _round_problem(number: int) -> str | None:
-    return "rounds begin at 1" if number < 1 else _number_problem(number)
+    return "rounds begin at 1" if number < 1 else number_problem(number)
 
 
 def _digest_problem(digest: bytes) -> str | None:
@@ -72,13 +65,8 @@ def _digest_problem(digest: bytes) -> str | None:
 
 
 def _refs_problem(context: EngineContext, refs: Sequence[BatchRef]) -> str | None:
-    options: HotStuffOptions = context.options
-    if len(refs) > options.batches_per_block:
-        return "a block names too many batches"
-    if len({ref.digest for ref in refs}) != len(refs):
-        return "a block names a batch twice"
-    members, max_bytes = len(context.membership), context.limits.max_batch_bytes
-    return next(filter(None, (ref_problem(ref, members, max_bytes) for ref in refs)), None)
+    most: int = context.options.batches_per_block
+    return refs_problem("a block", refs, most, len(context.membership), context.limits.max_batch_bytes)
 
 
 def certificate_problem(context: EngineContext, certificate: QuorumCertificate) -> str | None:
@@ -90,7 +78,7 @@ def certificate_problem(context: EngineContext, certificate: QuorumCertificate) 
         return "a certificate is made of something else than votes for a block"
     scheme = SCHEMES[context.options.certificates]
     return (
-        _number_problem(statement.view)
+        number_problem(statement.view)
         or _digest_problem(statement.content)
         or scheme.problem(certificate, context.membership, context.membership.quorum.quorum)
     )
@@ -127,7 +115,7 @@ def _entry_problem(context: EngineContext, round_number: int, qc: QuorumCertific
 
 
 def _block_problem(context: EngineContext, block: Block) -> str | None:
-    problem = _round_problem(block.round) or _number_problem(block.height)
+    problem = _round_problem(block.round) or number_problem(block.height)
     if problem is not None:
         return problem
     if round_of(block.justify) >= block.round:
@@ -168,7 +156,7 @@ def _check_certificates(context: EngineContext, sender: ReplicaIndex, message: C
 
 
 def _check_fetch_blocks(context: EngineContext, sender: ReplicaIndex, message: FetchBlocks) -> str | None:
-    return _digest_problem(message.block) or _number_problem(message.above)
+    return _digest_problem(message.block) or number_problem(message.above)
 
 
 def _check_blocks(context: EngineContext, sender: ReplicaIndex, message: Blocks) -> str | None:
@@ -182,7 +170,7 @@ def _check_blocks(context: EngineContext, sender: ReplicaIndex, message: Blocks)
         if block.header().id != expected:
             return "a block that nobody has asked for"
         expected = block.justify.statement.content
-    return _digest_problem(message.block) or _number_problem(message.committed)
+    return _digest_problem(message.block) or number_problem(message.committed)
 
 
 _CHECKS: dict[type, Callable[[EngineContext, ReplicaIndex, Any], str | None]] = {
@@ -281,7 +269,7 @@ def commit_problem(context: EngineContext, entry: CommitEntry) -> str | None:
     if chain[-1].content != refs_digest(entry.refs):
         return "the chain leads to other batches"
     return (
-        _number_problem(entry.position, *(header.round for header in chain))
+        number_problem(entry.position, *(header.round for header in chain))
         or _refs_problem(context, entry.refs)
         or certificate_problem(context, certificate)
     )
