@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from bftkit.plugins import hookimpl, installed_engines, load_engine, load_engines
     from bftkit.replica.state_machine import StateMachine
     from bftkit.runtime.client import Client, Receipt
+    from bftkit.runtime.client_reads import Reading
     from bftkit.runtime.cluster import Cluster
     from bftkit.runtime.node import Node, NodeEvent
 
@@ -29,6 +30,7 @@ _HOMES = {
     "NotReady": "bftkit.errors",
     "OutcomeUnknown": "bftkit.errors",
     "Overloaded": "bftkit.errors",
+    "Reading": "bftkit.runtime.client_reads",
     "Receipt": "bftkit.runtime.client",
     "Rejected": "bftkit.errors",
     "StateMachine": "bftkit.replica.state_machine",
@@ -50,6 +52,7 @@ __all__ = [
     "NotReady",
     "OutcomeUnknown",
     "Overloaded",
+    "Reading",
     "Receipt",
     "Rejected",
     "StateMachine",

@@ -43,6 +43,7 @@ def test_nobody_there_is_unreachable(tmp_path, capsys, monkeypatch):
         ["cluster", "status"],
         ["cluster", "explain"],
         ["query", "get", "x"],
+        ["query", "get", "x", "--stale-ok"],
         ["submit", "put", "a", "b"],
     ):
         assert run([*arguments, "--cluster", str(tmp_path / "net"), "--timeout", "0.2", "--json"]) == UNREACHABLE

@@ -1,10 +1,10 @@
 """Hurt a cluster of real processes for as long as you like, under load, and look whether anybody could tell.
 
-``python -m tests.integration.fault_run --seconds 1800 --seed 7`` starts four nodes with mutual TLS and fsync on, and a
-proxy on each link between them; lets clients read, write, compare and add; kills, pauses, cuts off and starves the
-nodes; and ends with one JSON document. The exit code is 0 only if the history is linearizable, nothing that was
-acknowledged is gone, all states are equal, no node ended or complained without a reason, and the run was busy enough to
-prove anything.
+``python -m tests.integration.fault_run --seconds 1800 --seed 7`` starts four nodes (or ``--replicas`` of ``--engine``)
+with mutual TLS and fsync on, and a proxy on each link between them; lets clients read, write, compare and add; kills,
+pauses, cuts off and starves the nodes; and ends with one JSON document. The exit code is 0 only if the history is
+linearizable, nothing that was acknowledged is gone, all states are equal, no node ended or complained without a reason,
+and the run was busy enough to prove anything.
 """
 
 from __future__ import annotations
@@ -52,14 +52,22 @@ async def equal_states(client: Client) -> bool:
     return False
 
 
-async def hurt(folder: Path, seconds: float, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
+BRISK: dict[str, dict[str, object]] = {"pbft": {"view_timeout_ms": 400}}
+"""Options for engines whose usual timeouts are long beside the faults."""
+FEWEST = 3
+"""Members of the smallest cluster: with fewer links than it has there is not enough to clog."""
+
+
+async def hurt(
+    folder: Path, seconds: float, seed: int, say: Callable[[str], None], engine: str = "pbft", replicas: int = 4
+) -> dict[str, Any]:
     """Run for so long; return what is to be reported."""
     chance = random.Random(seed)
     history, over = History(), anyio.Event()
     groups = [Group(number, number % 3 == 2) for number in range(GROUPS)]
     workers = [Worker(number, groups[number % GROUPS], history, random.Random(f"{seed}/{number}"))
                for number in range(GROUPS * WORKERS)]  # fmt: skip
-    cluster = ProxiedCluster(folder, view_timeout_ms=400)
+    cluster = ProxiedCluster(folder, replicas=replicas, engine=engine, **BRISK.get(engine, {}))
     nemesis = ProcessNemesis(cluster, chance)
     async with anyio.create_task_group() as tasks:
         await cluster.put_proxies(tasks)
@@ -113,6 +121,7 @@ def _report(history: History, nemesis: ProcessNemesis, elapsed: float, equal: bo
         "per_second": round(known / elapsed, 1),
         "unknown": len(operations) - known,
         "refused": history.refused,
+        "queries": history.queries,
         "keys": len({one.key for one in operations}),
         "longest_gap_s": round(history.longest_gap_s, 2),
         "faults": dict(sorted(nemesis.hits.items())),
@@ -135,8 +144,12 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--engine", default="pbft")
+    parser.add_argument("--replicas", type=int, default=4)
     parser.add_argument("--folder", type=Path, help="where to keep logs and data; a temporary folder by default")
     given = parser.parse_args(arguments)
+    if given.replicas < FEWEST:
+        parser.error(f"--replicas is {FEWEST} at least")
 
     def say(line: str) -> None:
         sys.stderr.write(line + "\n")
@@ -144,7 +157,7 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        report = anyio.run(hurt, folder, given.seconds, given.seed, say)
+        report = anyio.run(hurt, folder, given.seconds, given.seed, say, given.engine, given.replicas)
     sys.stdout.write(json.dumps(report, indent=1, default=str) + "\n")
     return 0 if report["ok"] else 4
 

@@ -85,7 +85,11 @@ def test_an_operators_morning(net):
     second = document_of(bftkit("submit", "--json", "add", "n", "-5", env=environment))
     assert second["result"] == "ok: -5"
     assert second["height"] > first["height"] >= 1
-    assert document_of(bftkit("query", "get", "colour", "--json", env=environment))["result"] == "ok: blue"
+    asked = document_of(bftkit("query", "get", "colour", "--json", env=environment))
+    assert (asked["result"], asked["stale_ok"]) == ("ok: blue", False)
+    assert asked["height"] > second["height"]
+    stale = document_of(bftkit("query", "get", "colour", "--stale-ok", "--json", env=environment))
+    assert (stale["result"], stale["stale_ok"], stale["height"]) == ("ok: blue", True, None)
     refused = bftkit("submit", "fly", "--json", env=environment)
     assert document_of(refused, 1)["kind"] == "Rejected"
 
@@ -151,13 +155,13 @@ def test_the_demo_ends_in_a_verdict(tmp_path):
     done = bftkit("demo", "--json", "--seconds", "8", env={**os.environ, "TMPDIR": str(tmp_path)})
     figures = document_of(done)
     assert (figures["verdict"], figures["lost"], figures["duplicated"], figures["equal_state"]) == ("ok", 0, 0, True)
-    assert figures["committed"] > 0
+    assert figures["committed"] > 1000
     assert figures["throughput_tx_s"] > 0
     assert figures["first_commit_s"] > 0
     assert figures["leader_kill"]["leader"] == "n0"
     assert figures["leader_kill"]["commit_gap_ms"] > 0
     assert figures["leader_kill"]["longest_pause_ms"] > 0
-    assert figures["leader_kill"]["committed_after"] > 0
+    assert figures["leader_kill"]["committed_after"] > 6400
     assert figures["leader_kill"]["caught_up_batches"] >= 0
     assert (figures["agreeing"], figures["missing"]) == (4, [])
     assert (figures["engine"], figures["swapped_to"], figures["swap"]) == ("pbft", None, None)
@@ -193,7 +197,7 @@ def test_ctrl_c_leaves_no_process_and_no_file(tmp_path):
         children = children_of(demo.pid)
         demo.send_signal(signal.SIGINT)
         assert demo.wait(60) == 1
-    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    wait_until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 
 from bftkit import Client, NotReady, OutcomeUnknown, Overloaded, Receipt, Rejected
-from bftkit.batteries.kv import add, compare_and_set, delete, put, read, result
+from bftkit.batteries.kv import add, compare_and_set, delete, get, put, read, result
 from bftkit.testing.linearizability import (
     KEY_VALUE,
     Operation,
@@ -31,6 +31,9 @@ READERS = 10_000
 
 READ_TRIES = 20
 """How often a key is read in the end until there is an answer."""
+
+QUERIES = 0.6
+"""Share of reads that are queries, and no commands."""
 
 PAUSE_S = 0.05
 """Pause of a worker that was refused."""
@@ -64,6 +67,8 @@ class History:
 
     operations: list[Operation] = field(default_factory=list)
     refused: int = 0
+    queries: int = 0
+    """Reads that were no commands."""
     longest_gap_s: float = 0.0
     """Longest time without any answer."""
     last_answer: float = field(default_factory=time.monotonic)
@@ -136,6 +141,8 @@ class Worker:
         """Make one call and write down what came of it; say whether it was answered."""
         meaning, command = call or self._draw(key)
         called = time.monotonic_ns()
+        if meaning == ("get",) and self._chance.random() < QUERIES:
+            return await self._query(client, key, called)
         try:
             receipt = await client.submit(command, timeout=PATIENCE_S)
         except OutcomeUnknown:
@@ -149,6 +156,23 @@ class Worker:
             self._note(key, meaning, called, receipt)
             return True
         return False
+
+    async def _query(self, client: Client, key: bytes, called: int) -> bool:
+        """Read without a command; a read without an answer has told nobody anything."""
+        try:
+            reading = await client.read(get(key), timeout=PATIENCE_S)
+        except (NotReady, Overloaded):
+            self._history.refused += 1
+            await anyio.sleep(PAUSE_S)
+            return False
+        self._history.answered()
+        self._history.queries += 1
+        returned = time.monotonic_ns()
+        # One replica that answers alone says how far it was; only a read that was ordered has a batch of its own.
+        index = (reading.height,) if reading.ordered and reading.height is not None else None
+        output = self._output(reading.answer)
+        self._history.operations.append(Operation(self.number, called, returned, ("get",), output, key.decode(), index))
+        return True
 
     def _note(self, key: bytes, meaning: tuple[Any, ...], called: int, receipt: Receipt | None) -> None:
         returned = time.monotonic_ns() if receipt is not None else None

@@ -24,9 +24,11 @@ from bftkit.core.statement import SignedMessage, Statement
 from bftkit.replica.client_messages import (
     Envelope,
     OpenSession,
+    ReadRequest,
     client_domain,
     envelope_statement,
     open_session_statement,
+    read_statement,
 )
 from bftkit.replica.execution import Answer, Executor
 from bftkit.replica.gate import DurabilityGate
@@ -204,6 +206,11 @@ def envelope(
     count = len(commands) if count is None else count
     signature = key.sign(envelope_statement(DOMAIN, session, first, count, acknowledged, raw))
     return Envelope(session, first, count, acknowledged, msgspec.Raw(raw), signature)
+
+
+def read_request(request: bytes = b"", nonce: bytes = bytes(16), *, key: SigningKey = CLIENT) -> ReadRequest:
+    signature = key.sign(read_statement(DOMAIN, key.public_key, nonce, request))
+    return ReadRequest(key.public_key, nonce, request, signature)
 
 
 def batch_of(*requests: Any, origin: int = 1, count: int | None = None) -> BatchBody:

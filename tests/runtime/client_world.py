@@ -13,6 +13,8 @@ from bftkit.replica.client_messages import (
     UNKNOWN_SESSION,
     Busy,
     Envelope,
+    ReadReply,
+    ReadRequest,
     Reply,
     client_domain,
     decode_commands,
@@ -42,6 +44,11 @@ class Diary:
 
     def restore(self, data):
         raise NotImplementedError
+
+    def query(self, request):
+        if request == BAD:
+            raise ValueError(id(self))
+        return b"%d entries, %s" % (len(self.entries), request)
 
     def check(self, command):
         if command == BAD:
@@ -109,8 +116,11 @@ class World:
             return
         busy = self.busy[replica]
         if busy is not None:
-            self.to_client.append((replica, canonical(Busy(*place, *busy))))
+            nonce = request.nonce if isinstance(request, ReadRequest) else b""
+            self.to_client.append((replica, canonical(Busy(*place, *busy, nonce))))
             return
+        if isinstance(request, ReadRequest) and replica in self.liars:
+            self.to_client.append((replica, canonical(ReadReply(request.nonce, 1, b"lie"))))
         if isinstance(request, Envelope):
             if replica in self.liars:
                 lie = Reply(request.session, request.first, request.count, 1, (b"lie",) * request.count)

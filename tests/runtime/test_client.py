@@ -8,8 +8,13 @@ import pytest
 from anyio import TASK_STATUS_IGNORED
 
 from bftkit.errors import ClientError, NotReady, OutcomeUnknown, Overloaded, Rejected
-from bftkit.runtime.client import Client, ClientSettings
+from bftkit.replica import log_reads
+from bftkit.replica.client_messages import decode_request
+from bftkit.runtime import ordered_reads
+from bftkit.runtime.client import Client
+from bftkit.runtime.client_reads import Reading
 from bftkit.runtime.client_session import SessionPolicy
+from bftkit.runtime.client_settings import ClientSettings
 from tests.runtime.client_world import BAD, World, envelope_of
 
 pytestmark = pytest.mark.anyio
@@ -259,3 +264,110 @@ async def test_closing_gives_everybody_an_answer():
         tasks.start_soon(submit, b"unsent")
         await anyio.wait_all_tasks_blocked()
     assert outcomes == {b"sent": OutcomeUnknown, b"unsent": NotReady}
+
+
+# --- Reads -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_query_goes_through_the_log_and_sees_what_was_acknowledged():
+    client, _, world = make()
+    async with client:
+        await client.submit_many([b"a", b"b"])
+        reading = await client.read(b"q")
+        assert reading == Reading(b"2 entries, q", len(world.log), ordered=True)
+        assert await client.query(b"q") == b"2 entries, q"
+    assert world.executors[0].sessions.root() == world.executors[1].sessions.root()
+    assert world.diaries[0].entries == [b"a", b"b"], "a read is no command"
+
+
+async def test_a_client_without_sessions_reads_all_the_same():
+    client, _, _ = make(sessions=0)
+    async with client:
+        assert await client.query(b"q") == b"0 entries, q"
+
+
+async def test_many_read_at_once():
+    client, _, _ = make()
+    answers = []
+
+    async def ask(number):
+        answers.append(await client.query(b"%d" % number))
+
+    async with client, anyio.create_task_group() as tasks:
+        for number in range(50):
+            tasks.start_soon(ask, number)
+    assert sorted(answers) == sorted(b"0 entries, %d" % number for number in range(50))
+
+
+async def test_a_liar_alone_is_not_believed():
+    client, _, _ = make(World(liars={0}))
+    async with client:
+        assert await client.query(b"q") == b"0 entries, q"
+
+
+@pytest.mark.parametrize("request_", [None, "text", bytearray(b"x"), b"x" * 101])
+async def test_what_is_no_query_is_rejected(request_):
+    client, _, _ = make(max_command_bytes=100)
+    async with client:
+        with pytest.raises(Rejected):
+            await client.query(request_)
+
+
+async def test_a_query_at_which_the_state_machine_fails_is_rejected_and_the_replicas_live():
+    client, _, _ = make()
+    async with client:
+        with pytest.raises(Rejected, match="failed at this query"):
+            await client.query(BAD)
+        assert (await client.submit(b"a")).result == b"0"
+
+
+async def test_a_read_that_nobody_takes_says_why_in_the_end():
+    client, _, world = make()
+    async with client:
+        world.busy = dict.fromkeys(range(4), ("overloaded", 10))
+        with pytest.raises(NotReady, match="no answer in time: overloaded"):
+            await client.query(b"q", timeout=0.1)
+        world.busy = dict.fromkeys(range(4))
+        assert await client.query(b"q") == b"0 entries, q"
+        world.busy = dict.fromkeys(range(4), ("the signature is not valid", 0))
+        with pytest.raises(Rejected, match="the signature is not valid"):
+            await client.query(b"q")
+
+
+async def test_a_read_whose_batch_had_no_room_is_put_into_another(monkeypatch):
+    rooms = iter((0, 10, 4096))
+    monkeypatch.setattr(log_reads, "MAX_ANSWERS_BYTES", 0)
+    client, connector, world = make()
+    execute = world.execute
+
+    def widen(replica):
+        if replica == 0 and world.executors[0].height < len(world.log):
+            monkeypatch.setattr(log_reads, "MAX_ANSWERS_BYTES", next(rooms))
+        execute(replica)
+
+    async with client:
+        world.execute = widen
+        connector.batches.clear()
+        assert await client.query(b"q") == b"0 entries, q"
+    nonces = [decode_request(data).nonce for _, batch in connector.batches for data in batch]
+    assert len(set(nonces)) == 3
+
+
+async def test_readers_are_bounded_and_do_not_wait_for_a_client_that_closes(monkeypatch):
+    monkeypatch.setattr(ordered_reads, "MOST_READS", 2)
+    client, _, world = make()
+    outcomes = []
+
+    async def ask():
+        try:
+            await client.query(b"q", timeout=60)
+        except ClientError as error:
+            outcomes.append(error)
+
+    async with anyio.create_task_group() as tasks, client:
+        world.silent = {0, 1, 2, 3}
+        for _ in range(3):
+            tasks.start_soon(ask)
+        await anyio.wait_all_tasks_blocked()
+        assert [type(outcome) for outcome in outcomes] == [Overloaded]
+    assert [type(outcome) for outcome in outcomes[1:]] == [NotReady, NotReady]

@@ -8,7 +8,7 @@ import pytest
 
 from bftkit.core.ids import canonical
 from bftkit.errors import MalformedMessage, Rejected, WireError
-from bftkit.replica.client_messages import Busy, Reply, SessionOpened, request_key
+from bftkit.replica.client_messages import Busy, ReadReply, ReadRequest, Reply, SessionOpened, request_key
 from bftkit.replica.execution import Answer
 from bftkit.replica.inputs import Submission
 from bftkit.replica.outputs import Refuse
@@ -18,7 +18,7 @@ from bftkit.runtime.client_edge import ClientEdge
 from bftkit.wire.auth import SignatureVerifier
 from bftkit.wire.codec import Codec
 from bftkit.wire.framing import HEADER_BYTES, Frame, FrameType
-from tests.replica.parts import CLIENT, KEYS, LIMITS, envelope, genesis_of, open_session
+from tests.replica.parts import CLIENT, KEYS, LIMITS, envelope, genesis_of, open_session, read_request
 from tests.runtime.parts import Channel, frames_of
 
 pytestmark = pytest.mark.anyio
@@ -46,14 +46,14 @@ class Rig:
 
 async def test_good_requests_of_a_turn_are_submitted_together():
     rig = Rig()
-    requests = [open_session(), envelope(SESSION, 1, [b"a", b"b"]), envelope(SESSION, 3, [b"c"])]
+    requests = [open_session(), envelope(SESSION, 1, [b"a", b"b"]), read_request(), envelope(SESSION, 3, [b"c"])]
     assert await rig.take(*requests) == []
     assert rig.calls == 1
-    assert [submission.count for submission in rig.submitted] == [1, 2, 1]
+    assert [submission.count for submission in rig.submitted] == [1, 2, 1, 1]
     assert [submission.data for submission in rig.submitted] == [canonical(request) for request in requests]
     assert [submission.key for submission in rig.submitted] == [request_key(request) for request in requests]
-    assert len({submission.token for submission in rig.submitted}) == 3
-    assert (rig.edge.counters.requests, rig.edge.counters.commands) == (3, 4)
+    assert len({submission.token for submission in rig.submitted}) == 4
+    assert (rig.edge.counters.requests, rig.edge.counters.commands) == (4, 5)
 
 
 def spoilt(**fields):
@@ -79,6 +79,11 @@ REFUSED = {
     "more than said": (envelope(SESSION, 1, [b"a", b"b"], count=1), "as many"),
     "too long": (envelope(SESSION, 1, [b"a", LONG]), "longer"),
     "unknown session": (envelope((7, 7), 1, [b"a"]), "not known"),
+    "read with another's key": (read_request(key=KEYS[0]), "another key"),
+    "read with no name": (read_request(nonce=b""), "length"),
+    "forged read": (msgspec.structs.replace(read_request(), nonce=b"y" * 16), "signature"),
+    "another question": (msgspec.structs.replace(read_request(), request=b"x"), "signature"),
+    "long question": (read_request(LONG), "longer"),
 }
 
 
@@ -90,6 +95,7 @@ async def test_what_cannot_be_used_is_refused_alone_and_told_why(request_, reaso
     assert isinstance(busy, Busy)
     assert reason in busy.reason
     assert (busy.session, busy.first) == (getattr(request_, "session", (0, 0)), getattr(request_, "first", 0))
+    assert busy.nonce == (request_.nonce if isinstance(request_, ReadRequest) else b"")
     assert [submission.data for submission in rig.submitted] == [canonical(good)]
     assert (rig.edge.counters.refused, rig.edge.counters.last_refusal) == (1, busy.reason)
 
@@ -154,6 +160,13 @@ async def test_a_refusal_of_the_replica_reaches_who_asked_once():
     assert rig.channel.replies == [Busy(SESSION, 5, "overloaded", 250)]
 
 
+async def test_a_read_that_the_replica_does_not_take_is_refused_by_its_name():
+    rig = Rig()
+    await rig.take(read_request(nonce=b"n" * 16))
+    rig.edge.on_refuse(Refuse(rig.submitted[0].token, "overloaded", 250))
+    assert rig.channel.replies == [Busy((0, 0), 0, "overloaded", 250, b"n" * 16)]
+
+
 async def test_tokens_are_bounded_and_the_oldest_go_first(monkeypatch):
     monkeypatch.setattr(client_edge, "MAX_TOKENS", 3)
     rig = Rig()
@@ -190,9 +203,9 @@ async def test_answers_are_one_write_for_each_client_on_each_of_its_channels():
     assert len(rig.channel.writes) == 2
 
 
-async def ask(question: AdminAsk) -> AdminAnswer:
+async def ask(question: AdminAsk, reply) -> None:
     await anyio.lowlevel.checkpoint()
-    return AdminAnswer(question.id, True, question.verb.encode(), 7)
+    reply(AdminAnswer(question.id, True, question.verb.encode(), 7))
 
 
 async def test_frames_are_requests_and_questions_and_nothing_else():
@@ -218,8 +231,10 @@ async def test_an_answer_that_no_frame_holds_stays_its_clients_problem():
     small = Reply(SESSION, 2, 1, 8, (b"x",))
     rig.edge.answer([Answer(CLIENT.public_key, Reply(SESSION, 1, 1, 7, (bytes(1 << 20),)))])
     rig.edge.answer([Answer(CLIENT.public_key, small)])
-    busy, reply = rig.channel.replies
+    rig.edge.answer([Answer(CLIENT.public_key, ReadReply(b"n" * 16, 9, bytes(1 << 20)))])
+    busy, reply, read = rig.channel.replies
+    assert (read.nonce, read.retry_after_ms) == (b"n" * 16, 0)
     assert isinstance(busy, Busy)
     assert (busy.session, busy.first) == (SESSION, 1)
     assert reply == small
-    assert rig.edge.counters.oversized == 1
+    assert rig.edge.counters.oversized == 2

@@ -11,10 +11,10 @@ from bftkit.core.log import extend_log_root
 from bftkit.core.statement import Statement, statement_bytes
 from bftkit.core.votes import Evidence
 from bftkit.plugins import load_engine
-from bftkit.replica.client_messages import Refusal, Reply, SessionOpened
+from bftkit.replica.client_messages import ReadReply, Refusal, Reply, SessionOpened
 from bftkit.replica.outputs import Execute, Report
 from bftkit.replica.settings import ReplicaSettings
-from bftkit.testing.checkers import Checkers, Violation
+from bftkit.testing.checkers import Checkers, Violation, answer_to, state_digest
 from bftkit.testing.machine import WatchedMachine, tagged
 from bftkit.testing.profile import Profile
 from bftkit.testing.simulation import make_world
@@ -134,6 +134,65 @@ def test_replies_to_one_request_are_equal():
     checkers.answered(0, SessionOpened(b"n", SESSION))
     with pytest.raises(Violation, match="answers"):
         checkers.answered(1, SessionOpened(b"n", (2, 0)))
+
+
+def test_replies_to_a_read_at_one_height_are_equal():
+    checkers = Checkers()
+    checkers.answered(0, ReadReply(b"n", 5, b"x"))
+    checkers.answered(1, ReadReply(b"n", 5, b"x"))
+    checkers.answered(1, ReadReply(b"n", 6, b"y"))
+    checkers.answered(1, ReadReply(b"m", 5, b"y"))
+    with pytest.raises(Violation, match="answers"):
+        checkers.answered(2, ReadReply(b"n", 6, b"x"))
+
+
+def machine_after(*commands: bytes) -> bytes:
+    machine = Counter()
+    for command in commands:
+        machine.apply(CommittedBatch(0, 1, [command]))
+    return state_digest(machine)
+
+
+def reading() -> Checkers:
+    """Checkers of a log with commands at heights 2 and 4."""
+    checkers = Checkers(Counter())
+    for height, command, result in ((2, b"1", b"1"), (4, b"2", b"3")):
+        checkers.submitted(command)
+        apply(checkers, 0, height, [command], [result])
+    return checkers
+
+
+@pytest.mark.parametrize(
+    ("height", "commands"), [(0, ()), (1, ()), (2, (b"1",)), (3, (b"1",)), (4, (b"1", b"2")), (9, (b"1", b"2"))]
+)
+def test_a_read_reflects_exactly_the_state_after_its_height(height, commands):
+    checkers = reading()
+    checkers.read(b"q", answer_to(b"q", machine_after(*commands)), height, 0)
+    for wrong in ((b"1", b"2", b"5"), (b"4",)):
+        with pytest.raises(Violation, match=f"at height {height} has another answer"):
+            checkers.read(b"q", answer_to(b"q", machine_after(*wrong)), height, 0)
+    with pytest.raises(Violation, match="another answer"):
+        checkers.read(b"another", answer_to(b"q", machine_after(*commands)), height, 0)
+
+
+def test_a_read_sees_what_anybody_was_told_of_before_its_call():
+    checkers = reading()
+    state = answer_to(b"q", machine_after(b"1", b"2"))
+    checkers.acknowledged(Reply(SESSION, 1, 1, 4, (b"3",)), ((b"2",),))
+    assert checkers.told_height == 4
+    checkers.read(b"q", answer_to(b"q", machine_after(b"1")), 2, 2)
+    assert checkers.told_height == 4
+    with pytest.raises(Violation, match="sees height 4, and a client knew of 5"):
+        checkers.read(b"q", state, 4, 5)
+    checkers.read(b"q", state, 6, 5)
+    assert checkers.told_height == 6, "who has read a height has told somebody of it"
+
+
+def test_what_was_read_must_be_on_the_disks_of_a_quorum_too():
+    checkers = Checkers(settings=settings())
+    checkers.executing(0, execute(1, 1, ref(1)))
+    with pytest.raises(Violation, match="only 0 honest members hold it"):
+        checkers.read(b"q", b"", 1, 0)
 
 
 def test_roots_are_compared_and_the_log_root_is_recomputed():

@@ -1,6 +1,7 @@
 """What the replicas hold after a load: nothing lost, nothing done twice, all states equal, or else the difference.
 
-Everything here is read from the replicas, and believed only where enough of them agree.
+Everything here is read from the replicas, and believed only where enough of them agree. What is said to be lost was
+looked for by reads that are not older than the last acknowledgement.
 """
 
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ class Replicas(Protocol):
         ...
 
     async def query(self, request: bytes, /) -> bytes:
-        """Return the answer that enough of them give."""
+        """Return an answer that reflects everything that was acknowledged before."""
         ...
 
 

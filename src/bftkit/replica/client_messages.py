@@ -4,6 +4,8 @@ A session is opened by an ordered request; its id is that request's place in the
 Inside a session commands have sequence numbers from 1; an envelope carries a run of them, signed once.
 Whatever happens to messages, each sequence executes at most once (exactly-once as long as the client
 repeats a request until it is answered).
+
+A read changes nothing, so it may happen as often as it likes, and needs no session.
 """
 
 from hashlib import sha256
@@ -44,7 +46,19 @@ class Envelope(ClientRequest, frozen=True, tag=1):
     signature: bytes
 
 
-AnyRequest = OpenSession | Envelope
+class ReadRequest(ClientRequest, frozen=True, tag=2):
+    """Ask the state machine, once everything up to here in the log has been executed."""
+
+    public_key: bytes
+    """The client's Ed25519 key: who is answered."""
+    nonce: bytes
+    """16 bytes, new for each read: its name."""
+    request: bytes
+    """What the state machine's `query` is given."""
+    signature: bytes
+
+
+AnyRequest = OpenSession | Envelope | ReadRequest
 """Union for the codec: one entry of a batch."""
 
 
@@ -87,12 +101,25 @@ class Busy(ReplyMessage, frozen=True, tag=3):
     first: int
     reason: str
     retry_after_ms: int = 0
+    nonce: bytes = b""
+    """The read that was not taken; empty where it is another request."""
+
+
+class ReadReply(ReplyMessage, frozen=True, tag=4):
+    """What the state machine says to a `ReadRequest`."""
+
+    nonce: bytes
+    height: int
+    """Height of the batch that the read stood in: all of it, and nothing later, was executed before."""
+    answer: bytes
+    problem: str = ""
+    """Why there is no answer, in the same words on every replica; empty where there is one."""
 
 
 UNKNOWN_SESSION = "the session is not known"
 """Reason of a `Busy` by a replica that does not know the session: it lags, or the session has expired."""
 
-AnyReply = SessionOpened | Reply | Refusal | Busy
+AnyReply = SessionOpened | Reply | Refusal | Busy | ReadReply
 """Union for the codec."""
 
 _requests = msgspec.msgpack.Decoder(list[AnyRequest])
@@ -118,10 +145,17 @@ def envelope_statement(
     return b"bftkit/envelope\x00" + domain + canonical((session, first, count, acknowledged, digest))
 
 
+def read_statement(domain: bytes, public_key: bytes, nonce: bytes, request: bytes) -> bytes:
+    """Return the bytes that a client signs for a read: they tie its name to what it asks."""
+    return b"bftkit/read\x00" + domain + canonical((public_key, nonce, sha256(request).digest()))
+
+
 def request_statement(domain: bytes, request: AnyRequest) -> bytes:
     """Return the bytes under a request's signature."""
     if isinstance(request, OpenSession):
         return open_session_statement(domain, request.public_key, request.nonce)
+    if isinstance(request, ReadRequest):
+        return read_statement(domain, request.public_key, request.nonce, request.request)
     return envelope_statement(
         domain, request.session, request.first, request.count, request.acknowledged, memoryview(request.commands)
     )
@@ -131,6 +165,8 @@ def request_key(request: AnyRequest) -> bytes:
     """Name a request, so that the same one is not put on its way twice."""
     if isinstance(request, OpenSession):
         return b"o" + request.public_key + request.nonce
+    if isinstance(request, ReadRequest):
+        return b"r" + request.public_key + request.nonce
     return canonical((request.session, request.first, request.count))
 
 

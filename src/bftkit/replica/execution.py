@@ -5,7 +5,7 @@ log alone, so all correct replicas give the same results and reach the same root
 """
 
 from bisect import bisect_right, insort
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from typing import Any
 
@@ -20,6 +20,7 @@ from bftkit.replica.client_messages import (
     AnyRequest,
     Envelope,
     OpenSession,
+    ReadRequest,
     Refusal,
     SessionId,
     SessionOpened,
@@ -28,6 +29,7 @@ from bftkit.replica.client_messages import (
     decode_commands,
     request_statement,
 )
+from bftkit.replica.log_reads import NO_QUERIES, BatchReads, is_well_formed
 from bftkit.replica.sessions import NONCE_BYTES, Session, SessionTable
 from bftkit.replica.state_machine import StateMachine
 
@@ -96,10 +98,14 @@ class Executor:
         requests = self._open(ref, blob)
         answers: list[Answer | None] = [None] * len(requests)
         accepted: list[tuple[int, _Accepted]] = []
+        reads: list[tuple[int, ReadRequest]] = []
         turn = _Turn(height)
         for index, (request, own) in enumerate(requests):
             if isinstance(request, OpenSession):
                 answers[index] = self._open_session(request, height, index)
+                continue
+            if isinstance(request, ReadRequest):
+                reads.append((index, request))
                 continue
             outcome = self._admit(request, own, turn)
             if isinstance(outcome, _Accepted):
@@ -112,7 +118,22 @@ class Executor:
             part = tuple(results[entry.start : entry.start + envelope.count])
             reply = self.sessions.finish(entry.session, envelope.first, height, part)
             answers[index] = Answer(entry.session.public_key, reply)
-        return [answer for answer in answers if answer is not None]
+        for index, answer in self._read(height, reads):
+            answers[index] = answer
+        return [each for each in answers if each is not None]
+
+    def _read(self, height: int, reads: list[tuple[int, ReadRequest]]) -> Iterator[tuple[int, Answer]]:
+        """Answer the reads of a batch, each once, from the state after its commands; nothing changes by that."""
+        batch = BatchReads(self._application, height, self._limits.max_command_bytes)
+        answered: set[tuple[bytes, bytes]] = set()
+        for index, request in reads:
+            name = request.public_key, request.nonce
+            if name not in answered and is_well_formed(request) and self._is_signed(request):
+                answered.add(name)
+                yield index, Answer(request.public_key, batch.answer(request))
+
+    def _is_signed(self, request: OpenSession | ReadRequest) -> bool:
+        return self._verify(request.public_key, request_statement(self._domain, request), request.signature)
 
     def _open(self, ref: BatchRef, blob: bytes | memoryview) -> list[tuple[AnyRequest, list[bytes]]]:
         """Decode a batch; one that is malformed or lies about its count holds nothing, for everybody alike.
@@ -133,7 +154,7 @@ class Executor:
     def _open_session(self, request: OpenSession, height: int, index: int) -> Answer | None:
         if len(request.public_key) != PUBLIC_KEY_BYTES or len(request.nonce) != NONCE_BYTES:
             return None
-        if not self._verify(request.public_key, request_statement(self._domain, request), request.signature):
+        if not self._is_signed(request):
             return None
         session = self.sessions.open(request.public_key, request.nonce, height, index)
         return Answer(request.public_key, SessionOpened(request.nonce, session.id))
@@ -227,7 +248,7 @@ class Executor:
         """Ask the application about its current state; ApplicationError where it has no `query`, or that raises."""
         query = getattr(self._application, "query", None)
         if query is None:
-            raise ApplicationError("the state machine answers no queries")
+            raise ApplicationError(NO_QUERIES)
         try:
             answer = query(request)
         except Exception as error:

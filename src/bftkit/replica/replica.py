@@ -195,10 +195,12 @@ class Replica:
                 recorded = True
                 self._record_step(persists, refused.new_slots)
             self._perform(output)
-        # An engine that changes its view has something to say about it.
-        if self.engine.view != self._view:
+        # An engine that changes its view has something to say about it; where views rise with the log, only those that
+        # have brought nothing are worth a word.
+        spent = self.engine.view - (self.commits.position if self.settings.spec.view_for_each_position else 0)
+        if spent > self._view:
+            self._view = spent
             status = self.engine.status()
-            self._view = status.view
             self.emit(Report("view", f"view {status.view}, {status.mode}", status))
 
     def _admit_signatures(self, outputs: list[EngineOutput], persists: list[core_outputs.Persist]) -> "_Signing":

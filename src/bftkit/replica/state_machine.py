@@ -13,6 +13,7 @@ class StateMachine(Protocol):
     found by their names: `state_root() -> bytes` (32 bytes, a cheap incremental digest of the state; without
     it a digest of the whole snapshot is taken at each checkpoint), `check(command)` (raises
     `bftkit.errors.Rejected` to refuse a command before it is ordered), `query(request) -> bytes` (reads).
+    `query` changes nothing, and its answer depends on the state and the request alone: replicas are compared by it.
 
     Of the others only one runs at a time. `check` runs beside `apply`, on another thread, on whichever replica the
     client has asked, before the order is known: it must look at the command alone, and read no state that changes.

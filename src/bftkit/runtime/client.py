@@ -21,11 +21,12 @@ from anyio.abc import TaskGroup
 
 from bftkit.core.quorum import Quorum
 from bftkit.errors import ClientError, NotReady, OutcomeUnknown, Overloaded, Rejected
-from bftkit.replica.client_messages import SessionId, SessionOpened
+from bftkit.replica.client_messages import Busy, ReadReply, SessionId, SessionOpened
 from bftkit.replica.sessions import NONCE_BYTES
 from bftkit.runtime.admin_messages import AdminAnswer, AdminAsk
 from bftkit.runtime.client_connector import Connector
 from bftkit.runtime.client_questions import Questions
+from bftkit.runtime.client_reads import ClientReads, Reading
 from bftkit.runtime.client_session import (
     ClientSession,
     Divided,
@@ -33,12 +34,13 @@ from bftkit.runtime.client_session import (
     NotTaken,
     Refused,
     Run,
-    SessionPolicy,
     Transmit,
     Unanswered,
     decode_reply,
 )
+from bftkit.runtime.client_settings import ClientSettings
 from bftkit.runtime.clock import MonotonicClock
+from bftkit.runtime.ordered_reads import OrderedReads
 from bftkit.wire.auth import SigningKey
 
 TICK_S = 0.02
@@ -61,25 +63,6 @@ class Receipt(msgspec.Struct, frozen=True):
     """Proof that the height is decided; None where enough replicas have vouched for the result instead."""
     command_id: CommandId
     """Names the command for good."""
-
-
-class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a client behaves, and what it knows of the cluster."""
-
-    names: tuple[str, ...] = ()
-    """The members' names, by index; for people."""
-    policy: SessionPolicy = SessionPolicy()
-    sessions: int = 1
-    """Sessions, each with a contact of its own: several spread the making of batches over the replicas.
-
-    0 for questions only, which need no cluster that decides: opening waits until each replica was tried.
-    """
-    contact: int = 0
-    """Index of the replica that the first session turns to."""
-    max_command_bytes: int = 65_536
-    """Longest command that the cluster takes."""
-    open_timeout_s: float = 15.0
-    """How long opening may take."""
 
 
 class Client:
@@ -110,6 +93,7 @@ class Client:
         self._down: dict[int, str] = {}
         self._given_up: dict[CommandId, tuple[Run, int]] = {}
         self._questions = Questions(quorum, self.names)
+        self._reads = ClientReads(OrderedReads(key, domain, quorum, contact=settings.contact), self._send_reads)
         self._outgoing: dict[int, list[bytes]] = {}
         self._running = ""
         self._thread = 0
@@ -169,6 +153,7 @@ class Client:
             for run in session.waiting():
                 _ring(run)
         self._questions.close()
+        self._reads.close()
         tasks, self._tasks = self._tasks, None
         if tasks is not None:
             tasks.cancel_scope.cancel()
@@ -317,16 +302,33 @@ class Client:
 
     # -- questions --------------------------------------------------------------------------------
 
-    async def query(self, request: bytes, *, timeout: float = 5.0) -> bytes:
-        """Ask the state machine; the answer is one that enough replicas give in equal bytes.
+    async def query(self, request: bytes, *, timeout: float = 5.0, stale_ok: bool = False) -> bytes:
+        """Ask the state machine: its answer reflects everything that was acknowledged to anybody before the call.
 
-        It may be slightly old. Raises `Rejected` where the replicas refuse the question, `NotReady` where
-        not enough of them agree in time.
+        Where the engine knows how recent a replica is and replicas do not lie, one of them answers; elsewhere the read
+        goes through the log, and the answer is what enough replicas give in equal bytes. With `stale_ok` it is what
+        enough of them give from their states as they are; it may be old, and nobody can say how old.
+
+        Raises:
+            Rejected: the replicas refuse the request, or the state machine fails at it.
+            Overloaded: this client has too many reads open already.
+            NotReady: the client is not open, or there was no answer within `timeout` seconds.
         """
+        return (await self.read(request, timeout=timeout, stale_ok=stale_ok)).answer
+
+    async def read(self, request: bytes, *, timeout: float = 5.0, stale_ok: bool = False) -> Reading:
+        """Ask the state machine as `query` does; return besides how far it was."""
         self._check_state()
         if type(request) is not bytes:
             raise Rejected(f"a query is bytes, not {type(request).__name__}")
-        return await self._questions.agree("query", request, self._ask, timeout)
+        if len(request) > self._settings.max_command_bytes:
+            raise Rejected(f"a query has at most {self._settings.max_command_bytes} bytes, not {len(request)}")
+        if stale_ok:
+            return Reading(await self._questions.agree("query", request, self._ask, timeout), None)
+        if self._settings.one_answer_is_enough:
+            answer = await self._questions.first("read", request, self._ask, timeout)
+            return Reading(answer.body, answer.height)
+        return await self._reads.read(request, timeout)
 
     async def status(self, *, timeout: float = 2.0) -> list[dict[str, Any]]:
         """Ask every replica about itself; one that does not answer has `id` and `error` only."""
@@ -368,6 +370,7 @@ class Client:
         now = self._clock.now_ms()
         for session in self._sessions:
             self._post(session.on_connected(replica, now))
+        self._post(self._reads.ordered.on_connected(replica, now))
         self._deliver()
         self._busy.set()
 
@@ -380,6 +383,7 @@ class Client:
         now = self._clock.now_ms()
         for session in self._sessions:
             self._post(session.on_disconnected(replica, now))
+        self._post(self._reads.ordered.on_disconnected(replica, now))
         self._deliver()
 
     def on_replies(self, replica: int, payloads: Sequence[bytes | memoryview]) -> None:
@@ -387,6 +391,12 @@ class Client:
         now = self._clock.now_ms()
         for payload in payloads:
             reply = decode_reply(payload)
+            if isinstance(reply, ReadReply):
+                self._reads.ordered.on_reply(replica, reply, payload)
+                continue
+            if isinstance(reply, Busy) and reply.nonce:
+                self._post(self._reads.ordered.on_busy(replica, reply, now))
+                continue
             session = self._by_id.get(reply.session)
             if session is not None:
                 self._post(session.on_reply(replica, reply, payload, now))
@@ -435,6 +445,11 @@ class Client:
             for replica in send.replicas:
                 self._outgoing.setdefault(replica, []).append(send.data)
 
+    def _send_reads(self, sends: Sequence[Transmit]) -> None:
+        self._post(sends)
+        self._deliver()
+        self._busy.set()
+
     def _deliver(self) -> None:
         if self._outgoing:
             outgoing, self._outgoing = self._outgoing, {}
@@ -463,8 +478,9 @@ class Client:
                 for run in session.waiting():
                     if run.waiter is not None and run.patience_until <= now:
                         _ring(run)
+            self._post(self._reads.ordered.on_tick(now))
             self._deliver()
-            if not any(session.pending for session in self._sessions):
+            if not self._reads.ordered.pending and not any(session.pending for session in self._sessions):
                 self._busy = anyio.Event()
                 await self._busy.wait()
 

@@ -19,6 +19,9 @@ from bftkit.replica.client_messages import (
     Busy,
     Envelope,
     OpenSession,
+    ReadReply,
+    ReadRequest,
+    SessionId,
     SessionOpened,
     client_domain,
     decode_commands,
@@ -28,6 +31,7 @@ from bftkit.replica.client_messages import (
 )
 from bftkit.replica.execution import Answer
 from bftkit.replica.inputs import Submission
+from bftkit.replica.log_reads import is_well_formed
 from bftkit.replica.outputs import Refuse
 from bftkit.runtime.admin_messages import AdminAnswer, AdminAsk
 from bftkit.wire.auth import SignatureVerifier
@@ -83,7 +87,7 @@ class ClientEdge:
         self._owner_of = owner_of
         self._check = check
         self._channels: dict[bytes, list[ReplyChannel]] = {}
-        self._tokens: OrderedDict[int, tuple[ReplyChannel, tuple[int, int], int]] = OrderedDict()
+        self._tokens: OrderedDict[int, tuple[ReplyChannel, _Place]] = OrderedDict()
         self._next_token = 0
         self._replies: Codec[Any] = Codec(AnyReply)
         self._asks: Codec[AdminAsk] = Codec(AdminAsk)
@@ -118,7 +122,7 @@ class ClientEdge:
             problem = self.closed or self._problem(channel, request)
             if problem:
                 retry_ms = LAGGING_RETRY_MS if problem == UNKNOWN_SESSION else 0
-                self._refuse(channel, *_place(request), problem, CLOSED_RETRY_MS if self.closed else retry_ms)
+                self._refuse(channel, _place(request), problem, CLOSED_RETRY_MS if self.closed else retry_ms)
                 continue
             count = request.count if isinstance(request, Envelope) else 1
             self.counters.commands += count
@@ -133,13 +137,17 @@ class ClientEdge:
             raise MalformedMessage(f"not a request: {error}") from error
 
     def _problem(self, channel: ReplyChannel, request: AnyRequest) -> str:
-        if isinstance(request, OpenSession):
-            if request.public_key != channel.public_key:
-                return "the request is signed with another key than the connection"
-        else:
+        if isinstance(request, Envelope):
             problem = self._envelope_problem(channel, request)
             if problem:
                 return problem
+        elif request.public_key != channel.public_key:
+            return "the request is signed with another key than the connection"
+        elif isinstance(request, ReadRequest):
+            if not is_well_formed(request):
+                return "the name of a read has another length"
+            if len(request.request) > self._limits.max_command_bytes:
+                return f"a query is longer than {self._limits.max_command_bytes} bytes"
         statement = request_statement(self._domain, request)
         if not self._verifier.verify(channel.public_key, statement, request.signature):
             return "the signature is not valid"
@@ -173,17 +181,15 @@ class ClientEdge:
 
     def _token(self, channel: ReplyChannel, request: AnyRequest) -> int:
         self._next_token += 1
-        self._tokens[self._next_token] = (channel, *_place(request))
+        self._tokens[self._next_token] = (channel, _place(request))
         if len(self._tokens) > MAX_TOKENS:
             self._tokens.popitem(last=False)
         return self._next_token
 
-    def _refuse(
-        self, channel: ReplyChannel, session: tuple[int, int], first: int, reason: str, retry_after_ms: int = 0
-    ) -> None:
+    def _refuse(self, channel: ReplyChannel, place: "_Place", reason: str, retry_after_ms: int = 0) -> None:
         self.counters.refused += 1
         self.counters.last_refusal = reason
-        self._send(channel, FrameType.REPLY, self._replies.encode(Busy(session, first, reason[:200], retry_after_ms)))
+        self._send(channel, FrameType.REPLY, self._replies.encode(place.busy(reason, retry_after_ms)))
 
     def on_refuse(self, refuse: Refuse) -> None:
         """Tell a client that the replica did not take its request."""
@@ -208,28 +214,55 @@ class ClientEdge:
             return frame_header(FrameType.REPLY, len(payload)) + payload
         except FrameTooLarge as error:
             self.counters.oversized += 1
-            session, first = ((0, 0), 0) if isinstance(reply, SessionOpened) else (reply.session, reply.first)
-            payload = self._replies.encode(Busy(session, first, str(error)[:200]))
+            payload = self._replies.encode(_place(reply).busy(str(error), 0))
             return frame_header(FrameType.REPLY, len(payload)) + payload
 
     def _send(self, channel: ReplyChannel, kind: FrameType, payload: bytes) -> None:
         channel.send([frame_header(kind, len(payload)) + payload])
 
     async def take_frames(
-        self, channel: ReplyChannel, frames: Sequence[Frame], ask: Callable[[AdminAsk], Awaitable[AdminAnswer]]
+        self,
+        channel: ReplyChannel,
+        frames: Sequence[Frame],
+        ask: Callable[[AdminAsk, Callable[[AdminAnswer], None]], Awaitable[None]],
     ) -> None:
-        """Take frames of a connection: requests, and questions; WireError closes it."""
+        """Take frames of a connection: requests, and questions; WireError closes it.
+
+        `ask` takes a question and where the answer goes, which it may call later.
+        """
+
+        def reply(answer: AdminAnswer) -> None:
+            self._send(channel, FrameType.ADMIN_REPLY, self._answers.encode(answer))
+
         requests = [frame.payload for frame in frames if frame.type == FrameType.REQUEST]
         if requests:
             await self.take(channel, requests)
         for frame in frames:
             if frame.type == FrameType.ADMIN:
-                answer = await ask(self._asks.decode(frame.payload))
-                self._send(channel, FrameType.ADMIN_REPLY, self._answers.encode(answer))
+                await ask(self._asks.decode(frame.payload), reply)
             elif frame.type != FrameType.REQUEST:
                 raise WireError(f"a client does not send frames of type {frame.type}")
 
 
-def _place(request: AnyRequest) -> tuple[tuple[int, int], int]:
-    """Return what a client knows a request by: session and first sequence, zeros for the opening of one."""
-    return (request.session, request.first) if isinstance(request, Envelope) else ((0, 0), 0)
+class _Place(msgspec.Struct, frozen=True, gc=False):
+    """What a client knows a request by: session and first sequence, or a read's name; zeros for a session's opening."""
+
+    session: SessionId = (0, 0)
+    first: int = 0
+    nonce: bytes = b""
+
+    def busy(self, reason: str, retry_after_ms: int) -> Busy:
+        """Return the answer that the request was not taken."""
+        return Busy(self.session, self.first, reason[:200], retry_after_ms, self.nonce)
+
+
+_OPENING = _Place()
+
+
+def _place(message: AnyRequest | AnyReply) -> _Place:
+    match message:
+        case OpenSession() | SessionOpened():
+            return _OPENING
+        case ReadRequest() | ReadReply():
+            return _Place(nonce=message.nonce)
+    return _Place(message.session, message.first)

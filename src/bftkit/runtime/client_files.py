@@ -22,9 +22,10 @@ from bftkit.core.quorum import Quorum
 from bftkit.errors import ConfigurationError
 from bftkit.plugins import load_engines
 from bftkit.replica.client_messages import client_domain
-from bftkit.runtime.client import ClientSettings
+from bftkit.replica.read_queue import one_answer_is_enough
 from bftkit.runtime.client_connector import RemoteConnector
 from bftkit.runtime.client_session import SessionPolicy
+from bftkit.runtime.client_settings import ClientSettings
 from bftkit.runtime.credentials import CredentialFiles, read_credentials, read_signing_key
 from bftkit.runtime.dialer import connect_client
 from bftkit.wire.auth import SigningKey
@@ -95,6 +96,7 @@ def client_parts(where: Path) -> dict[str, Any]:
             names=tuple(member.name for member in config.membership().members),
             policy=SessionPolicy(window=limits.session_window, run_bytes=run_bytes),
             max_command_bytes=limits.max_command_bytes,
+            one_answer_is_enough=one_answer_is_enough(engines[genesis.cluster.engine]),
         ),
     }
 

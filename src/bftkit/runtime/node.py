@@ -21,7 +21,6 @@ from bftkit.core.quorum import FaultModel, Quorum
 from bftkit.errors import ApplicationError, NotReady, StorageError
 from bftkit.replica.client_messages import client_domain
 from bftkit.replica.execution import Executor
-from bftkit.replica.explain import explain
 from bftkit.replica.inputs import PeerDown, PeerUp, Submission, Submitted
 from bftkit.replica.outputs import Report
 from bftkit.replica.recovery import LoggedRecord, recover
@@ -30,9 +29,10 @@ from bftkit.replica.state_machine import StateMachine
 from bftkit.runtime.admin_messages import AdminAnswer, AdminAsk
 from bftkit.runtime.application import ApplicationStage, Outcome, restore_newest
 from bftkit.runtime.channel import CLIENTS
-from bftkit.runtime.client import Client, ClientSettings, Receipt
+from bftkit.runtime.client import Client, Receipt
 from bftkit.runtime.client_edge import ClientEdge, ReplyChannel
 from bftkit.runtime.client_port import ClientConnection, ClientPort
+from bftkit.runtime.client_settings import ClientSettings
 from bftkit.runtime.clock import Clock, MonotonicClock
 from bftkit.runtime.failpoints import Hit, pass_by
 from bftkit.runtime.first_start import FirstStart, open_log
@@ -40,9 +40,11 @@ from bftkit.runtime.listener import Refusal
 from bftkit.runtime.local_connector import LocalConnector
 from bftkit.runtime.metrics_port import MetricsPort
 from bftkit.runtime.node_metrics import NodeMetrics
+from bftkit.runtime.node_questions import NodeQuestions, status_of
 from bftkit.runtime.payload_store import PayloadStore
 from bftkit.runtime.peer_codec import PeerCodec
 from bftkit.runtime.pipeline import VerifyPipeline
+from bftkit.runtime.reads import ReadStage
 from bftkit.runtime.shard import ReplicaShard
 from bftkit.runtime.tcp import TcpTransport
 from bftkit.runtime.transport import Transport
@@ -118,6 +120,7 @@ class Node:
         self._proofs: OrderedDict[int, QuorumCertificate] = OrderedDict()
         self._client: Client | None = None
         self._client_lock = anyio.Lock()
+        self._questions = NodeQuestions(self)
 
     @classmethod
     def open(cls, path: str, application: StateMachine) -> Self:
@@ -151,7 +154,7 @@ class Node:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.edge.closed = "the node is stopping"
+        self._refuse_work("the node is stopping")
         self._running = False
         tasks, self._tasks = self._tasks, None
         if tasks is not None:
@@ -203,11 +206,13 @@ class Node:
         self.shard.hit = hit
         self.application = ApplicationStage(executor, payloads, snapshots, self._clock, self._on_outcome, hit)
         self.shard.attach(self.application)
+        self.reads = ReadStage(self.application, self._clock, self._take, lambda: self.replica.commits.executed)
         self.pipeline = VerifyPipeline(settings, codec, verifier, self._clock, self.shard.inbox, self._parts.lanes)
         check = getattr(self._application, "check", None)
         self.edge = ClientEdge(settings.genesis, verifier, self._submit, executor.sessions.owner_of, check)
         self.shard.on_report = self._on_report
         self.shard.on_refuse = self.edge.on_refuse
+        self.shard.on_read_ready = self.reads.on_ready
         self.metrics = NodeMetrics(settings.genesis.config.group, settings.spec.name)
         self.shard.on_final = self.metrics.consensus.finality_delay_ms.record
 
@@ -217,6 +222,7 @@ class Node:
 
     async def _start(self, tasks: TaskGroup) -> None:
         tasks.start_soon(self._guarded, self.application.run)
+        tasks.start_soon(self._guarded, self.reads.run)
         inner = await tasks.start(self._host)
         self.shard.start(inner, self._uncommitted)
         self.pipeline.start(inner)
@@ -263,7 +269,7 @@ class Node:
             while isinstance(error, BaseExceptionGroup):
                 error = error.exceptions[0]
             self.failure = error
-            self.edge.closed = "the node has failed"
+            self._refuse_work("the node has failed")
             self._tell("stopped", str(error))
         self._stopped.set()
         for scope in self._scopes:
@@ -283,8 +289,17 @@ class Node:
     def stop(self) -> None:
         """Let `run_until_stopped` return; the node ends when its context is left."""
         if self._running:
-            self.edge.closed = "the node is stopping"
+            self._refuse_work("the node is stopping")
         self._stopped.set()
+
+    def _refuse_work(self, reason: str) -> None:
+        self.edge.closed = reason
+        self.reads.close(reason)
+
+    @property
+    def is_running(self) -> bool:
+        """Say whether the node is started and not stopped."""
+        return self._running
 
     def _require_running(self) -> None:
         if not self._running:
@@ -327,7 +342,7 @@ class Node:
 
     async def on_client_frames(self, connection: ClientConnection, frames: list[Frame]) -> None:
         """Take frames of a client's connection."""
-        await self.edge.take_frames(connection, frames, self.answer_admin)
+        await self.edge.take_frames(connection, frames, self._questions.take)
 
     def on_client_up(self, connection: ClientConnection) -> None:
         """Note a client that has connected."""
@@ -351,11 +366,20 @@ class Node:
         client = await self._local_client()
         return [self._proven(receipt) for receipt in await client.submit_many(commands, timeout=timeout)]
 
-    async def query(self, request: bytes) -> bytes:
-        """Ask this node's state machine; what it has not executed yet is not in the answer."""
+    async def query(self, request: bytes, *, timeout: float = 5.0, stale_ok: bool = False) -> bytes:
+        """Ask the state machine: its answer reflects everything that was acknowledged to anybody before the call.
+
+        Where the engine knows how recent this node is, this node answers; elsewhere the read goes through the log.
+        With `stale_ok` it answers from its state as it is, which may be old. Raises `Rejected` where the state machine
+        fails at the request, `NotReady` where there is no answer within `timeout` seconds.
+        """
         self._require_running()
-        result, _ = await self.application.call(self._query, request)
-        return bytes(result)
+        if stale_ok:
+            return bytes(await self.application.call(self.application.executor.query, request))
+        if self.settings.spec.answers_reads:
+            return await self._questions.read(request, timeout)
+        client = await self._local_client()
+        return await client.query(request, timeout=timeout)
 
     def _proven(self, receipt: Receipt) -> Receipt:
         return msgspec.structs.replace(receipt, certificate=self._proofs.get(receipt.height))
@@ -392,24 +416,7 @@ class Node:
 
     async def answer_admin(self, ask: AdminAsk) -> AdminAnswer:
         """Answer a question about this node."""
-        if not self._running:
-            return AdminAnswer(ask.id, False, b"the node is not running")
-        height = self.application.executor.height
-        if ask.verb == "status":
-            return AdminAnswer(ask.id, True, msgspec.json.encode(await self.status()), height)
-        if ask.verb == "explain":
-            return AdminAnswer(ask.id, True, msgspec.json.encode(explain(self.replica)), height)
-        if ask.verb == "query":
-            try:
-                result, height = await self.application.call(self._query, ask.body)
-            except ApplicationError as error:
-                return AdminAnswer(ask.id, False, str(error).encode(), height)
-            return AdminAnswer(ask.id, True, result, height)
-        return AdminAnswer(ask.id, False, f"unknown question {ask.verb[:40]!r}".encode(), height)
-
-    def _query(self, request: bytes) -> tuple[bytes, int]:
-        executor = self.application.executor
-        return executor.query(request), executor.height
+        return await self._questions.answer(ask)
 
     # -- what happens -----------------------------------------------------------------------------
 
@@ -425,6 +432,7 @@ class Node:
             self.edge.answer(outcome.answers)
         if outcome.events:
             self._take(*outcome.events)
+            self.reads.on_executed()
 
     def _on_report(self, report: Report) -> None:
         if report.event in EVENTS_WORTH_TELLING:
@@ -461,38 +469,7 @@ class Node:
     async def status(self) -> dict[str, Any]:
         """Return what this node knows of itself, as plain values."""
         self._require_running()
-        replica = self.replica
-        names = self.settings.membership
-        status = replica.status()
-        height, state_root, sessions_root = await self.application.call(self.application.roots_now)
-        counters = msgspec.structs.asdict(self.shard.counters)
-        counters |= {"commands": self.application.commands, "verified": self.pipeline.counters.verified}
-        counters |= {"rejected": self.pipeline.counters.rejected, "requests": self.edge.counters.requests}
-        return {
-            "id": self.name,
-            "cluster": self.settings.genesis.config.cluster,
-            "engine": self.settings.spec.name,
-            "epoch": self.settings.epoch,
-            "view": status.view,
-            "mode": status.mode,
-            "leader": names.name(status.leader) if status.leader is not None else None,
-            "position": replica.commits.position,
-            "height": replica.commits.height,
-            "applied": height,
-            "stable": replica.checkpoints.stable.position,
-            "state_root": state_root.hex(),
-            "sessions_root": sessions_root.hex(),
-            "quorum": names.quorum.quorum,
-            "waiting_for": status.waiting_for or None,
-            "waiting_on": [names.name(member) for member in status.waiting_on],
-            "peers": [names.name(peer) for peer in self.settings.others if replica.catch_up.connected[peer]],
-            "clients": self.edge.clients,
-            "counters": counters,
-            "last_rejection": self.pipeline.counters.last_rejection or None,
-            "last_refusal": self.edge.counters.last_refusal or None,
-            "refusals": [f"{refusal.address}: {refusal.reason}" for refusal in self._refusals()],
-            **self._parts.facts,
-        }
+        return await status_of(self, self._parts.facts, self._refusals())
 
 
 def identity_of(genesis: Genesis, name: str) -> bytes:

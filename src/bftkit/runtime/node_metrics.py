@@ -38,6 +38,7 @@ class NodeMetrics:
             "bftkit_rejected_total", "Messages of peers that were refused.", **labels
         )
         self._requests = self.registry.counter("bftkit_requests_total", "Requests of clients.", **labels)
+        self._reads = self.registry.counter("bftkit_reads_total", "Reads answered here alone.", **labels)
         self._height = self.registry.gauge("bftkit_height", "Batches decided.", **labels)
         self._applied = self.registry.gauge("bftkit_applied_height", "Batches executed.", **labels)
         self._peers = self.registry.gauge("bftkit_peers", "Members that a channel is open to.", **labels)
@@ -53,7 +54,8 @@ class NodeMetrics:
         _set(self._commands, node.application.commands)
         _set(self._rejected, node.pipeline.counters.rejected)
         _set(self._requests, node.edge.counters.requests)
-        self.consensus.current_round.value = replica.status().view
+        _set(self._reads, node.reads.count)
+        self.consensus.current_round.value = replica.engine.view
         self._height.value = replica.commits.height
         self._applied.value = node.application.executor.height
         self._peers.value = sum(replica.catch_up.connected)

@@ -109,6 +109,7 @@ class ReplicaShard:
         self.counters = ShardCounters()
         self.on_report: Callable[[Report], None] = lambda report: None
         self.on_refuse: Callable[[Refuse], None] = lambda refuse: None
+        self.on_read_ready: Callable[[ReadReady], None] = lambda answer: None
         self.on_final: Callable[[int], None] = lambda delay_ms: None
         """Told how long each own batch took from its making to its decision, in milliseconds."""
         self.hit: Hit = pass_by
@@ -149,7 +150,7 @@ class ReplicaShard:
             Trim: self._trim,
             Refuse: self._refuse,
             Report: self._report,
-            ReadReady: lambda output: None,
+            ReadReady: self._read_ready,
         }
 
     @property
@@ -383,6 +384,9 @@ class ReplicaShard:
 
     def _refuse(self, output: Refuse) -> None:
         self.on_refuse(output)
+
+    def _read_ready(self, output: ReadReady) -> None:
+        self.on_read_ready(output)
 
     def _report(self, output: Report) -> None:
         self.on_report(output)

@@ -3,6 +3,10 @@
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from bftkit.replica.client_messages import ReadReply
+from bftkit.replica.execution import Answer
 from bftkit.replica.inputs import Executed, SnapshotInstalled, SnapshotSaved
 from bftkit.runtime.application import FULL_DISK_RETRY_S, MAX_TAKEN, ApplicationStage
 
@@ -54,11 +58,22 @@ class SimulatedApplication:
         for answer in outcome.answers:
             if node.honest:
                 world.checkers.answered(node.index, answer.reply)
-            world.answer(node.index, answer)
+            world.answer(node.index, self._said(answer))
         for event in outcome.events:
             self._check(event)
         node.turn(*outcome.events)
+        node.edge.serve()
         self._work_if_idle()
+
+    def _said(self, answer: Answer) -> Answer:
+        """Return what a member tells a client: the truth, or what a liar makes of the answer to a read."""
+        node, reply = self._node, answer.reply
+        if node.speak is None or not isinstance(reply, ReadReply):
+            return answer
+        if not node.world.choices.byzantine.chance("lies to clients", node.index, 0.5):
+            return answer
+        node.world.hits["invented answers"] += 1
+        return Answer(answer.public_key, msgspec.structs.replace(reply, answer=b"invented"))
 
     def _try_again(self) -> None:
         self._working = False

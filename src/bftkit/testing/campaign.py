@@ -21,7 +21,7 @@ from bftkit.testing.campaign_state import CampaignState, Figures, Finding, Plan,
 from bftkit.testing.crash_plan import FAILPOINT_HIT
 from bftkit.testing.nemesis import FAILPOINTS
 from bftkit.testing.profile import PROFILES
-from bftkit.testing.simulation import run_schedule, size_problem
+from bftkit.testing.simulation import Settings, run_schedule, size_problem
 from bftkit.testing.workers import cores, worker_pool
 
 USUAL_REPLICAS = 4
@@ -97,6 +97,7 @@ def run_campaign(  # noqa: PLR0913  # what to run, on what, and from where: each
     engine: str,
     replicas: int | Sequence[int] | None = None,
     profile: str = "all",
+    settings: Settings = (),
     executor: Executor | None = None,
     jobs: int | None = None,
     shard: tuple[int, int] | None = None,
@@ -107,8 +108,8 @@ def run_campaign(  # noqa: PLR0913  # what to run, on what, and from where: each
     """Run the schedules of a range of seeds; a broken rule is a finding in the result, never raised.
 
     `replicas` is the size of the group, or several, dealt round among the seeds: a seed gets the size at its
-    remainder. Without it there are four, or as few as the engine takes. `shard` (i, n) runs the i-th of n parts,
-    from 1 on: ranges that lie side by side and differ by one seed at most.
+    remainder. Without it there are four, or as few as the engine takes. `settings` are options of the engine.
+    `shard` (i, n) runs the i-th of n parts, from 1 on: ranges that lie side by side and differ by one seed at most.
 
     `executor` is any executor of `concurrent.futures` that takes functions by name; without one there are as many
     processes as `jobs` says, or cores, and they end with the call, also by an exception. With one, `jobs` says how
@@ -119,7 +120,7 @@ def run_campaign(  # noqa: PLR0913  # what to run, on what, and from where: each
 
     ConfigurationError or EngineError where that cannot be run, CampaignError where a worker dies.
     """
-    plan = make_plan(engine, replicas, profile)
+    plan = make_plan(engine, replicas, profile, settings)
     part = shard_of(seeds, *(shard or (1, 1)))
     program = f"bftkit {version('bftkit')}, {engine} {load_engine(engine).version}"
     state = CampaignState(plan, program) if resume is None else read_state(resume, plan, program, part)
@@ -135,23 +136,23 @@ def run_campaign(  # noqa: PLR0913  # what to run, on what, and from where: each
     return CampaignResult(plan, (part.start, part.stop), state.figures, time.monotonic() - began)
 
 
-def make_plan(engine: str, replicas: int | Sequence[int] | None, profile: str) -> Plan:
+def make_plan(engine: str, replicas: int | Sequence[int] | None, profile: str, settings: Settings = ()) -> Plan:
     """Return what all schedules have in common; ConfigurationError or EngineError where they cannot be run."""
     spec = load_engine(engine)
     if profile not in PROFILES:
         raise ConfigurationError(f"there is no profile {profile!r}: say one of {', '.join(PROFILES)}")
     if replicas is None:
-        usual = size_problem(engine, USUAL_REPLICAS) is None
+        usual = size_problem(engine, USUAL_REPLICAS, settings) is None
         sizes: tuple[int, ...] = (USUAL_REPLICAS if usual else spec.min_members,)
     else:
         sizes = (replicas,) if isinstance(replicas, int) else tuple(replicas)
     if not sizes:
         raise ConfigurationError("no size of the group is given")
     for size in sizes:
-        problem = size_problem(engine, size)
+        problem = size_problem(engine, size, settings)
         if problem is not None:
             raise ConfigurationError(problem)
-    return Plan(engine, sizes, profile)
+    return Plan(engine, sizes, profile, settings)
 
 
 def shard_of(seeds: range, part: int, parts: int) -> range:
@@ -180,7 +181,9 @@ def run_portion(plan: Plan, seeds: range) -> Figures:
 def _run_one(plan: Plan, seed: int) -> Figures:
     replicas = plan.replicas_of(seed)
     try:
-        outcome = run_schedule(seed, engine=plan.engine, replicas=replicas, profile=plan.profile)
+        outcome = run_schedule(
+            seed, engine=plan.engine, replicas=replicas, profile=plan.profile, settings=plan.settings
+        )
     except (ConfigurationError, EngineError):
         raise
     except Exception as error:

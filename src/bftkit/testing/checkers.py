@@ -3,7 +3,9 @@
 One object watches all members. The first broken rule ends the run with a `Violation`.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from bftkit.core.batch import BatchRef, CommittedBatch
@@ -12,7 +14,7 @@ from bftkit.core.ids import ReplicaIndex
 from bftkit.core.log import extend_log_root
 from bftkit.core.statement import Statement, statement_bytes
 from bftkit.errors import BftkitError
-from bftkit.replica.client_messages import AnyReply, Refusal, Reply, SessionOpened
+from bftkit.replica.client_messages import AnyReply, ReadReply, Refusal, Reply, SessionOpened
 from bftkit.replica.outputs import Execute, Report
 from bftkit.replica.settings import ReplicaSettings
 from bftkit.replica.state_machine import StateMachine
@@ -40,6 +42,17 @@ HARMLESS_REJECTIONS = ("a batch beyond its origin's quota", "a snapshot: this re
 """What one correct member may hold against another."""
 
 
+def state_digest(machine: StateMachine) -> bytes:
+    """Return a digest of a machine's whole state."""
+    root = getattr(machine, "state_root", None)
+    return sha256(machine.snapshot()).digest() if root is None else bytes(root())
+
+
+def answer_to(request: bytes, state: bytes) -> bytes:
+    """Return the only right answer to a simulated read of the state with this digest."""
+    return sha256(state + request).digest()
+
+
 class Violation(BftkitError):
     """A rule that must always hold was broken."""
 
@@ -60,6 +73,10 @@ class Checkers:
     ) -> None:
         self._machine = machine
         self._machine_height = 0
+        self._states: list[tuple[int, bytes]] = []
+        """Heights with commands, ascending, and the digest of the state after each; behind that of the beginning."""
+        self.told_height = 0
+        """Highest height that any client has been told of."""
         self._invariants = invariants
         self._settings = settings
         self._verify = verify
@@ -106,6 +123,8 @@ class Checkers:
                 key: tuple[Any, ...] = (reply.session, reply.first, reply.count)
             case SessionOpened():
                 key = (reply.nonce,)
+            case ReadReply():
+                key = (reply.nonce, reply.height)
             case _:
                 return
         first = self._replies.setdefault(key, reply)
@@ -123,10 +142,32 @@ class Checkers:
                 raise Violation(f"{versions!r} was acknowledged at height {reply.height}, and is not there")
             self._compare_results(reply, executed[0])
             self._expect_durable(reply.height)
+            self.told(reply.height)
         elif isinstance(reply, Refusal) and not reply.executed:
             for command in (command for commands in versions for command in commands):
                 if command in self._height_of:
                     raise Violation(f"{command!r} was refused for good, and was executed")
+
+    def told(self, height: int) -> None:
+        """Note that a client knows of a height: whoever reads from now on must see it."""
+        self.told_height = max(self.told_height, height)
+
+    def read(self, request: bytes, answer: bytes, height: int, floor: int) -> None:
+        """Judge the answer to a read that was called when clients had been told of heights up to `floor`."""
+        if height < floor:
+            raise Violation(f"a read sees height {height}, and a client knew of {floor} before it was called")
+        self._note_beginning()
+        if self._states:
+            after = self._states[bisect_right(self._states, height, key=lambda state: state[0]) - 1][1]
+            if answer != answer_to(request, after):
+                raise Violation(f"a read at height {height} has another answer than the state after it")
+        if height:
+            self._expect_durable(height)
+        self.told(height)
+
+    def _note_beginning(self) -> None:
+        if not self._states and self._machine is not None:
+            self._states.append((0, state_digest(self._machine)))
 
     def _compare_results(self, reply: Reply, commands: tuple[bytes, ...]) -> None:
         """See that all commands stand together at the height, with these results."""
@@ -243,8 +284,10 @@ class Checkers:
         if bare.height <= self._machine_height:
             raise Violation(f"n{member} executes height {bare.height} after {self._machine_height}")
         self._machine_height = bare.height
+        self._note_beginning()
         if self._machine.apply(bare) != results:
             raise Violation(f"n{member} has other results at height {bare.height} than another run of the same log")
+        self._states.append((bare.height, state_digest(self._machine)))
 
     def roots(self, member: ReplicaIndex, height: int, roots: tuple[bytes, bytes]) -> None:
         """Compare the roots of state and sessions after a height."""

@@ -297,7 +297,7 @@ class EngineGroup:
             Behind: self._on_behind,
             Accuse: self._on_accuse,
             Reject: self._on_reject,
-            ReadReady: lambda instance, output: self.reads.append((instance, output)),
+            ReadReady: self._on_read_ready,
         }
 
     def _perform(self, instance: Instance, outputs: list[EngineOutput]) -> None:
@@ -370,6 +370,11 @@ class EngineGroup:
         self.rejected.append((instance, output))
         if instance.honest and all(one.honest for one in self.of_identity[output.sender]):
             raise Violation(f"{instance.name} rejects what n{output.sender} sent, who is honest: {output.reason}")
+
+    def _on_read_ready(self, instance: Instance, output: ReadReady) -> None:
+        if self.traced:
+            self.say(f"{instance.name} READS at {output.position}")
+        self.reads.append((instance, output))
 
     # --- Messages ---
 

@@ -16,6 +16,7 @@ _KINDS = {
     "x": "executes",
     "r": "reports",
     "a": "answered",
+    "q": "read",
     "f": "fault",
 }
 """Names of the lines of a trace; messages are noted in another way."""
@@ -32,7 +33,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     kind: str
     """"message" when it arrives, "lost" when it never will, "starts", "crashes", "timer", ..."""
     who: int
-    """The instance concerned; for a message, who sent it; for "answered", the client."""
+    """The instance concerned; for a message, who sent it; for "answered" and "read", the client."""
     to: int | None = None
     """Who gets the message."""
     sent_us: int | None = None

@@ -9,7 +9,7 @@ import msgspec
 from bftkit.core.batch import CommittedBatch
 from bftkit.core.ids import ReplicaIndex
 from bftkit.replica.state_machine import StateMachine
-from bftkit.testing.checkers import Checkers
+from bftkit.testing.checkers import Checkers, answer_to, state_digest
 
 TAG_BYTES = 8
 """Length of the tag in front of a command."""
@@ -37,6 +37,10 @@ class WatchedMachine:
         self.restore = machine.restore
         if hasattr(machine, "state_root"):
             self.state_root = machine.state_root
+
+    def query(self, request: bytes) -> bytes:
+        """Answer with what tells every state, and every question, from all others."""
+        return answer_to(request, state_digest(self.machine))
 
     def apply(self, batch: CommittedBatch) -> list[bytes]:
         """Execute a batch and report it."""

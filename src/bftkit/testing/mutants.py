@@ -19,11 +19,16 @@ from typing import Any
 
 import msgspec
 
+from bftkit.core.outputs import SetTimer
 from bftkit.errors import EngineError
 from bftkit.plugins import ENTRY_POINT_GROUP as ENGINES
+from bftkit.testing.conformance import conformance_cases
+from bftkit.testing.conformance.case import Trial
 from bftkit.testing.profile import Profile
-from bftkit.testing.simulation import finish, forget_engines, seeded_world
+from bftkit.testing.simulation import Settings, finish, forget_engines, seeded_world
 from bftkit.testing.twins import TwinsPlan, twins_cases
+from bftkit.testing.twins_play import run_twins_case
+from bftkit.testing.twins_scenarios import parse_scenario
 
 ENTRY_POINT_GROUP = "bftkit.mutants"
 """Entry-point group that lists tuples of mutants by package."""
@@ -40,6 +45,8 @@ class Schedules(msgspec.Struct, frozen=True):
     profile: str | Profile = "all"
     first: int = 0
     count: int = 200
+    settings: Settings = ()
+    """Options of the engine that do not have their defaults."""
     liar: str = ""
     """Behaviour of one member, if any: its index goes round with the seeds."""
     speak: Callable[[int, Any], list[tuple[int, Any]]] | None = None
@@ -53,7 +60,9 @@ class Schedules(msgspec.Struct, frozen=True):
     def run(self, until: float) -> str | None:
         """Return the first violation with its seed, or None when seeds or time run out."""
         for seed in range(self.first, self.first + self.count):
-            world = seeded_world(seed, engine=self.engine, replicas=self.replicas, profile=self.profile)
+            world = seeded_world(
+                seed, engine=self.engine, replicas=self.replicas, profile=self.profile, settings=self.settings
+            )
             if self.speak is not None:
                 world.distrust(seed % self.replicas, self.liar)
                 world.nodes[seed % self.replicas].speak = self.speak
@@ -78,6 +87,9 @@ class Scenarios(msgspec.Struct, frozen=True):
     seed: int = 1
     """Shuffles the scenarios."""
     count: int = 200
+    views: int = 3
+    options: Any = None
+    """Instance of the engine's options type; None for its defaults."""
 
     def describe(self) -> str:
         """Say where it looks."""
@@ -85,13 +97,82 @@ class Scenarios(msgspec.Struct, frozen=True):
 
     def run(self, until: float) -> str | None:
         """Return what is wrong in the first scenario that shows it, or None when scenarios or time run out."""
-        plan = TwinsPlan(self.engine, losses=self.losses, aimed=self.aimed, seed=self.seed)
+        plan = TwinsPlan(
+            self.engine,
+            views=self.views,
+            losses=self.losses,
+            aimed=self.aimed,
+            seed=self.seed,
+            options=self.options,
+        )
         for index, case in twins_cases(plan, range(self.count)):
             if case.problem is not None:
                 return f"scenario {index}: {case.problem}"
             if time.monotonic() > until:
                 break
         return None
+
+
+class Promise(msgspec.Struct, frozen=True):
+    """A hunt with the conformance kit: a group of bare engines, held to one promise of the contract."""
+
+    engine: str
+    promise: str
+    """The name of the property that is tried, see `bftkit.testing.conformance`."""
+    members: int = 3
+    first: int = 1
+    count: int = 40
+    story: Callable[[int], list[str]] | None = None
+    """Makes the lines of the scenario that is played, for a seed, in place of the promise's own plan."""
+    most_view: int | None = None
+    """The highest view that anybody may have reached in the end, where a story says it."""
+
+    def describe(self) -> str:
+        """Say where it looks."""
+        told = (self.story.__doc__ or "").partition("\n")[0].rstrip(".") if self.story is not None else ""
+        return f"{self.engine}, promise `{self.promise}`, {self.members} members" + (f": {told}" if told else "")
+
+    def run(self, until: float) -> str | None:
+        """Return how the promise is broken in the first case that shows it, or None when seeds or time run out."""
+        seeds = range(self.first, self.first + self.count)
+        for case in conformance_cases(self.engine, properties=[self.promise], members=[self.members], seeds=seeds):
+            trial = Trial(case.property, case.spec, case.members, case.seed)
+            if self.story is not None:
+                trial = trial.again(self.story(case.seed))
+            problem = trial.problem() or self._highest_view(trial)
+            if problem is not None:
+                return f"seed {case.seed}: {problem}"
+            if time.monotonic() > until:
+                break
+        return None
+
+    def _highest_view(self, trial: Trial) -> str | None:
+        if self.most_view is None or trial.group is None:
+            return None
+        view = max(one.engine.view for one in trial.group.instances)
+        return (
+            f"view {view} was reached, and there was no reason to leave {self.most_view}"
+            if view > self.most_view
+            else None
+        )
+
+
+class Played(msgspec.Struct, frozen=True):
+    """A hunt in one scenario with twins that somebody has written down."""
+
+    scenario: str
+    """As `bftkit.testing.twins_scenarios` writes it."""
+    engine: str = "pbft"
+    options: Any = None
+    """Instance of the engine's options type; None for its defaults."""
+
+    def describe(self) -> str:
+        """Say where it looks."""
+        return f"{self.engine}, one scenario with twins"
+
+    def run(self, until: float) -> str | None:
+        """Return what is wrong, or None."""
+        return run_twins_case(self.engine, parse_scenario(self.scenario), options=self.options).problem
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -119,7 +200,7 @@ class Mutant(msgspec.Struct, frozen=True):
     """What is replaced: "package.module:name" or "package.module:Class.name"."""
     make: Callable[[Any], Any]
     """Takes what is there, returns what stands there instead."""
-    hunts: tuple[Schedules | Scenarios | Check, ...]
+    hunts: tuple[Schedules | Scenarios | Played | Promise | Check, ...]
     """Where it is looked for, in this order."""
 
 
@@ -225,6 +306,30 @@ def _replace_in(module: Any, name: str, original: Any, replacement: Any, undo: l
 def doing_nothing(original: Any) -> Any:
     """Make a function or method that does nothing and returns None, whatever it is given."""
     return lambda *arguments, **options: None
+
+
+def agreeing_at_once(original: Any) -> Any:
+    """Make a method that counts an answer of a replica, and takes it for enough."""
+
+    def agreed(self: Any, question: Any, replica: int, payload: Any) -> bool:
+        original(self, question, replica, payload)
+        return True
+
+    return agreed
+
+
+def starting_unarmed(*timers: str) -> Callable[[Any], Any]:
+    """Make an engine's `start` that sets no timer, and takes these for running."""
+
+    def make(original: Any) -> Any:
+        def start(self: Any, now: int) -> Any:
+            out = [output for output in original(self, now) if not isinstance(output, SetTimer)]
+            self.state.armed = dict.fromkeys(timers, now)
+            return out
+
+        return start
+
+    return make
 
 
 # --- Hunting --------------------------------------------------------------------------------------------------------

@@ -15,10 +15,9 @@ from bftkit.core.inputs import Received, TimerFired
 from bftkit.core.outputs import Broadcast, CancelTimer, ReadReady, Send, SetTimer
 from bftkit.core.statement import SignedMessage, statement_bytes
 from bftkit.errors import BftkitError, StorageError, StorageFull, WireError
-from bftkit.replica.client_messages import Envelope, client_domain, decode_request, request_key, request_statement
 from bftkit.replica.execution import Executor
 from bftkit.replica.gate import DurabilityGate
-from bftkit.replica.inputs import PeerDown, PeerUp, Submission, Submitted
+from bftkit.replica.inputs import PeerDown, PeerUp
 from bftkit.replica.messages import SnapshotChunk
 from bftkit.replica.outputs import (
     Append,
@@ -50,6 +49,7 @@ from bftkit.testing.clock import TRUE_RATE, VirtualClock
 from bftkit.testing.crash_plan import CrashPlan
 from bftkit.testing.disk import CrashMode, SimulatedCrash, SimulatedDisk
 from bftkit.testing.durability import DurabilityAudit
+from bftkit.testing.edge import SimulatedEdge
 from bftkit.testing.frames import FrameCodec
 from bftkit.testing.machine import WatchedMachine
 from bftkit.testing.nemesis import LONGEST_STALL_US
@@ -107,7 +107,6 @@ class SimulatedNode:
         self.paused_until_us = 0
         self._public_key = settings.membership.public_key(settings.own)
         self._domain = settings.domain
-        self._client_domain = client_domain(settings.genesis.config.cluster, settings.genesis.config.group)
         self._codec = FrameCodec(settings, world.signatures.verify) if world.profile.encoded else None
         self.verify_stage = VerifyStage(settings, world.signatures.verify)
         self._open = self._codec.open if self._codec is not None else self.verify_stage.open
@@ -166,6 +165,7 @@ class SimulatedNode:
             self.executor, self._payloads, self._snapshots, self.clock, lambda outcome: None, self.plan.reached
         )
         self.application = SimulatedApplication(self, stage)
+        self.edge = SimulatedEdge(self)
         self._perform = self._handlers()
         self.gate = DurabilityGate(self._append, self.log.durable_index)
         self._audit = DurabilityAudit(self.index, self.log.durable_index)
@@ -272,22 +272,12 @@ class SimulatedNode:
     def submit(self, token: int, data: bytes) -> None:
         """Take an encoded client request, as the client edge does."""
         if self.alive:
-            self._awake(self._submit, token, data)
+            self._awake(self.edge.submit, token, data)
 
-    def _submit(self, token: int, data: bytes) -> None:
-        request = decode_request(data)
-        if isinstance(request, Envelope):
-            session = self.executor.sessions.get(request.session)
-            if session is None:
-                return
-            public_key, count = session.public_key, request.count
-        else:
-            public_key, count = request.public_key, 1
-        statement = request_statement(self._client_domain, request)
-        if not self.world.signatures.verify(public_key, statement, request.signature):
-            raise Violation("a client's signature is not valid")
-        submission = Submission(token, request_key(request), data, count)
-        self.turn(Submitted(self.clock.now_ms(), (submission,)))
+    def read(self, public_key: bytes, data: bytes) -> None:
+        """Take an encoded question of a client who believes this member alone."""
+        if self.alive:
+            self._awake(self.edge.read, public_key, data)
 
     def _receive(self, sender: int, message: Any) -> None:
         opened, problem = message, ""
@@ -422,7 +412,7 @@ class SimulatedNode:
             Trim: self._trim,
             Refuse: lambda output: None,
             Report: lambda output: self.world.reported(self, output),
-            ReadReady: lambda output: None,
+            ReadReady: self._read_ready,
         }
 
     def _signed(self, message: Any) -> Any:
@@ -488,6 +478,11 @@ class SimulatedNode:
             return
         self.world.trace("t", self.instance, 0, timer)
         self.turn(TimerFired(self.clock.now_ms(), timer))
+
+    def _read_ready(self, output: ReadReady) -> None:
+        question = self.edge.ready(output)
+        if question is not None:
+            self._local.append(question)
 
     def _trim(self, output: Trim) -> None:
         self._trim_below = max(self._trim_below, output.below_index)

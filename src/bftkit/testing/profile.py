@@ -105,6 +105,8 @@ class Profile(msgspec.Struct, frozen=True):
     """Longest pause of a client between two requests."""
     repeat: float = 0.0
     """Share of requests that a client sends to several members at once, though nobody was slow."""
+    reads: float = 0.0
+    """Share of moments at which a client sends a request and reads besides."""
     two_faced: float = 0.0
     """Share of requests of which a client sends other commands under the same sequences to other members."""
     encoded: bool = False
@@ -227,6 +229,7 @@ def draw_profile(name: str, random: Random) -> Profile:
         checkpoint_interval=random.choice((2, 4, 8, 16)),
         snapshot_positions=random.choice((4, 16, 64)),
         segment_bytes=random.choice((4_096, 16_384, 131_072)),
+        reads=random.choice((0.0, 0.1, 0.3)),
     )
 
 

@@ -17,7 +17,7 @@ from bftkit.errors import ConfigurationError
 from bftkit.testing.choices import Decisions, Name
 from bftkit.testing.journal import Journal
 from bftkit.testing.profile import CALM, Profile, draw_profile
-from bftkit.testing.simulation import Outcome, finish, named_engine, seeded_world, size_problem
+from bftkit.testing.simulation import Outcome, Settings, finish, named_engine, seeded_world, size_problem
 from bftkit.testing.world import World
 
 T = TypeVar("T")
@@ -41,6 +41,8 @@ class Case(msgspec.Struct, frozen=True):
     """Every decision that is not the default, in the order in which they were taken."""
     violation: str = ""
     """What it breaks."""
+    settings: Settings = ()
+    """Options of the engine that do not have their defaults."""
 
     def write(self, path: str | Path) -> None:
         """Write the case to a file, as JSON."""
@@ -62,6 +64,7 @@ class Case(msgspec.Struct, frozen=True):
             replicas=self.replicas,
             profile=self.profile,
             decisions=dict(self.decisions),
+            settings=self.settings,
             journal=journal,
         )
 
@@ -79,14 +82,16 @@ class Shrunk(msgspec.Struct, frozen=True):
     decisions_before: int
 
 
-def record_case(seed: int, *, engine: str, replicas: int = 4, profile: str | Profile = "all") -> tuple[Case, Outcome]:
+def record_case(
+    seed: int, *, engine: str, replicas: int = 4, profile: str | Profile = "all", settings: Settings = ()
+) -> tuple[Case, Outcome]:
     """Run a schedule and write down every decision of it."""
     drawn = draw_profile(profile, Random(f"{seed}/profile")) if isinstance(profile, str) else profile
-    world = seeded_world(seed, engine=engine, replicas=replicas, profile=drawn, record=True)
+    world = seeded_world(seed, engine=engine, replicas=replicas, profile=drawn, record=True, settings=settings)
     outcome = finish(world)
     decisions: Decisions = world.choices.recorded or {}
     violation = outcome.violations[0] if outcome.violations else ""
-    return Case(seed, engine, replicas, drawn, list(decisions.items()), violation), outcome
+    return Case(seed, engine, replicas, drawn, list(decisions.items()), violation, settings), outcome
 
 
 def rule_of(violation: str) -> str:
@@ -136,14 +141,16 @@ class _Attempts:
 
     def have_fewer_members(self) -> None:
         """Do with a smaller group, the smallest first; what its members do is drawn anew, from the same seed."""
-        engine, spec = self.best.engine, named_engine(self.best.engine)
-        for replicas in range(spec.min_members, self.best.replicas):
+        best, spec = self.best, named_engine(self.best.engine)
+        for replicas in range(spec.min_members, best.replicas):
             if self.runs >= self._most_runs:
                 return
-            if size_problem(engine, replicas) is not None:
+            if size_problem(best.engine, replicas, best.settings) is not None:
                 continue
             self.runs += 1
-            case, _ = record_case(self.best.seed, engine=engine, replicas=replicas, profile=self.best.profile)
+            case, _ = record_case(
+                best.seed, engine=best.engine, replicas=replicas, profile=best.profile, settings=best.settings
+            )
             if case.violation and rule_of(case.violation) == self._rule and self.fails(case):
                 return
 

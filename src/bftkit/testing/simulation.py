@@ -15,6 +15,8 @@ import msgspec
 from bftkit.core.checkpoint import CheckpointCertificate
 from bftkit.core.engine import EngineSpec
 from bftkit.core.epoch import Limits
+from bftkit.core.quorum import FaultModel
+from bftkit.errors import ConfigurationError
 from bftkit.plugins import load_engine
 from bftkit.replica.state_machine import StateMachine
 from bftkit.testing.checkers import Violation
@@ -48,11 +50,27 @@ SYNC_MS = 20_000
 VIEW_CAP_MS = 8_000
 """Longest timeout of a view, for an engine whose options do not say it."""
 
+ELECTIONS_TO_HEAL = 10
+"""Longest election timeouts within which a healed group with elections must have answered."""
+
+SHORT_TIMEOUTS_MS = {"view_timeout_ms": 400, "election_timeout_ms": 200, "heartbeat_ms": 20}
+"""What simulated engines wait for by default, where they have such options: little beside the faults."""
+
 QUIET_MS = 60_000
 """How long a group with nothing to do may go on talking."""
 
+IDLE_MS = 4_000
+"""How long a crash-tolerant group with nothing to do may say more than heartbeats."""
+
+HEARTBEATS_PER_S = 50
+"""Most messages of one member to another in a second with nothing to order, where a protocol needs any."""
+
 MOST_EVENTS = 2_000_000
 """Events after which a schedule is taken for one that never ends."""
+
+
+Settings = tuple[tuple[str, str], ...]
+"""Names and values of an engine's options, as text, where they are not to have their defaults."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -173,12 +191,12 @@ def named_engine(engine: str) -> EngineSpec:
     return solo_spec() if engine == "solo" else load_engine(engine)
 
 
-def size_problem(engine: str, size: int) -> str | None:
-    """Say why a group of an installed engine, or of `solo`, cannot have this size, or None."""
+def size_problem(engine: str, size: int, options: Settings = ()) -> str | None:
+    """Say why a group of an installed engine, or of `solo`, cannot have this size with these options, or None."""
     least = named_engine(engine).min_members
     if not least <= size <= MOST_MEMBERS:
         return f"a simulated group of {engine} has {least} to {MOST_MEMBERS} replicas, not {size}"
-    settings = seeded_world(0, engine=engine, replicas=size, profile=CALM).settings
+    settings = seeded_world(0, engine=engine, replicas=size, profile=CALM, settings=options).settings
     try:
         start = CheckpointCertificate(settings.genesis.start, None)
         settings.spec.build(settings.context, settings.genesis, start, ())
@@ -200,17 +218,27 @@ def make_world(
     *,
     record: bool = False,
     decisions: Mapping[Name, int] | None = None,
+    settings: Settings = (),
     **extra: Any,
 ) -> World:
-    """Make the world of one schedule; an engine with a view timeout gets one that is short beside the faults.
+    """Make the world of one schedule; an engine with timeouts gets ones that are short beside the faults.
 
     `record` writes down every decision, `decisions` are those to follow in place of the seed's; see `Choices`.
+    `settings` are options of the engine that are not to have their defaults; ConfigurationError where it has no such.
     """
     if extra.get("options") is None:
         fields = spec.options_type.__struct_fields__
-        short = {"view_timeout_ms": 400} if "view_timeout_ms" in fields else {}
-        extra["options"] = spec.options_type(**short)
+        short = tuple((name, str(ms)) for name, ms in SHORT_TIMEOUTS_MS.items() if name in fields)
+        extra["options"] = options_of(spec, (*short, *settings))
     return World(Choices(seed, record=record, decisions=decisions), spec, replicas, profile, **extra)
+
+
+def options_of(spec: EngineSpec, settings: Settings) -> Any:
+    """Return an engine's options with some of them set; ConfigurationError where it has no such."""
+    try:
+        return msgspec.convert(dict(settings), spec.options_type, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"{spec.name} does not take these options: {error}") from error
 
 
 def run(world: World) -> int:
@@ -218,7 +246,7 @@ def run(world: World) -> int:
     world.start()
     _let_pass(world, world.profile.duration_ms)
     world.heal()
-    healed_us, steps, views = world.events.now_us, world.steps, _views(world)
+    healed_us, steps, views, position = world.events.now_us, world.steps, _views(world), _position(world)
     probe = world.add_client("probe", 1)
     bound_ms = liveness_bound_ms(world)
 
@@ -238,7 +266,7 @@ def run(world: World) -> int:
     heal_ms = (world.events.now_us - healed_us) // 1_000
     if world.steps - steps > HEALING_STEPS * len(world.nodes) ** 2:
         raise Violation(f"{world.steps - steps} steps after everything healed, before anything new was executed")
-    if _views(world) - views > most_views(world):
+    if _views(world) - views > most_views(world, _position(world) - position):
         raise Violation(f"{_views(world) - views} views after everything healed, before anything new was executed")
     views, commits = _views(world), world.checkers.commits
     if not _let_pass(world, SYNC_MS, lambda: _equal(world)):
@@ -254,10 +282,9 @@ def run(world: World) -> int:
 
 def _expect_survivors(world: World) -> None:
     """See that no more members have stopped for good than may be faulty."""
-    members = len(world.settings.membership)
-    if len({node.index for node in _trusted(world)}) < members - world.tolerated - sum(
-        not n.honest for n in world.nodes
-    ):
+    survivors = {node.index for node in _trusted(world)}
+    liars = sum(not node.honest for node in world.nodes)
+    if len(survivors) < len(world.settings.membership) - world.tolerated - liars:
         raise Violation("too many members have stopped for good: " + _explain(world))
 
 
@@ -267,17 +294,30 @@ def _trusted(world: World) -> list[SimulatedNode]:
 
 
 def _views(world: World) -> int:
-    return max((node.replica.status().view for node in _trusted(world)), default=0)
+    """Return the highest view, without those in which a position was decided where that is what views are for."""
+    found = [node.replica.status() for node in _trusted(world)]
+    decided = (status.position for status in found if world.settings.spec.view_for_each_position)
+    return max((status.view for status in found), default=0) - max(decided, default=0)
 
 
-def most_views(world: World) -> int:
-    """Return how many views a healed group may need: each faulty member may lead in vain, and the first one is cut."""
-    return VIEWS_FOR_EACH_FAULT * world.settings.membership.quorum.faults + SPARE_VIEWS
+def _position(world: World) -> int:
+    return max((node.replica.commits.position for node in _trusted(world)), default=0)
+
+
+def most_views(world: World, positions: int = 0) -> int:
+    """Return how many views a healed group may need: each faulty member may lead in vain, and the first one is cut.
+
+    Where leaders change with each of so many positions, a faulty one leads in vain again and again.
+    """
+    again = (VIEWS_FOR_EACH_COMMIT - 1) * positions if world.settings.spec.view_for_each_position else 0
+    return VIEWS_FOR_EACH_FAULT * world.settings.membership.quorum.faults + SPARE_VIEWS + again
 
 
 def liveness_bound_ms(world: World) -> int:
-    """Return how long a healed group may take to answer: so many views at the longest timeout."""
+    """Return how long a healed group may take to answer: so many views or elections at the longest timeout."""
     options = world.settings.context.options
+    if hasattr(options, "election_timeout_ms"):
+        return int(ELECTIONS_TO_HEAL * 2 * options.election_timeout_ms)
     cap = getattr(options, "view_timeout_ms", VIEW_CAP_MS) * getattr(options, "timeout_cap_factor", 1)
     return int(most_views(world) * cap)
 
@@ -314,16 +354,19 @@ def _read_back(world: World) -> None:
 def _fall_silent(world: World) -> None:
     """With nothing to order, a group stops talking, unless a member waits for others: it may repeat itself.
 
-    To members that lie the others may talk for ever.
+    A crash-tolerant group may go on with heartbeats. To members that lie the others may talk for ever.
     """
     if world.checkers.suspects or world.checkers.robbed:
         return
-    _let_pass(world, QUIET_MS)
+    beats = world.settings.spec.fault_model is FaultModel.CRASH
+    listened_ms = 1_000 if beats else QUIET_MS
+    _let_pass(world, IDLE_MS if beats else QUIET_MS)
     sent = world.network.sent
-    _let_pass(world, QUIET_MS)
+    _let_pass(world, listened_ms)
+    said = world.network.sent - sent
     waiting = any(node.replica.status().waiting_for for node in world.nodes)
-    if world.network.sent != sent and not waiting:
-        raise Violation(f"{world.network.sent - sent} messages in a minute with nothing to do: " + _explain(world))
+    if said > (HEARTBEATS_PER_S * len(world.nodes) ** 2 if beats else 0) and not waiting:
+        raise Violation(f"{said} messages in {listened_ms // 1_000} s with nothing to do: " + _explain(world))
 
 
 def _explain(world: World) -> str:

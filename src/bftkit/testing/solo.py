@@ -257,6 +257,7 @@ _SPEC = EngineSpec(
     commit_problem=commit_problem,
     signing={},
     window=window,
+    answers_reads=True,
 )
 
 

@@ -22,6 +22,7 @@ from bftkit.replica.execution import Answer
 from bftkit.replica.outputs import Report
 from bftkit.replica.settings import ReplicaSettings, ReplicaTuning
 from bftkit.replica.state_machine import StateMachine
+from bftkit.runtime.admin_messages import AdminAnswer
 from bftkit.testing.byzantine import Said, draw_behaviour, make_behaviour
 from bftkit.testing.checkers import Checkers, Violation
 from bftkit.testing.choices import Choices
@@ -399,6 +400,17 @@ class World:
         client = self._by_key.get(answer.public_key)
         if client is not None:
             self._carry(member, client.receive, member, answer.reply)
+
+    def read(self, member: ReplicaIndex, public_key: bytes, data: bytes) -> None:
+        """Carry a client's question to the one member whom it believes, or lose it."""
+        for instance in self.instances[member]:
+            self._carry(member, self.nodes[instance].read, public_key, data)
+
+    def answer_read(self, member: ReplicaIndex, public_key: bytes, answer: AdminAnswer) -> None:
+        """Carry that member's answer back, or lose it."""
+        client = self._by_key.get(public_key)
+        if client is not None:
+            self._carry(member, client.reader.answered, answer)
 
     def _carry(self, member: ReplicaIndex, function: Callable[..., None], *arguments: Any) -> None:
         stream, profile = self.choices.links, self.profile

@@ -153,6 +153,9 @@ def _with_reads(trial: Trial) -> list[str]:
         lines.append(line)
         if line.startswith(("submit", "run")):
             lines.append(f"read {len(lines) % trial.members}")
+        if line.startswith("run") and trial.seed % 2 == 0:
+            # Where the lead can be handed over, that is when two members may take themselves for the leader.
+            lines += [f"transfer leader to {len(lines) % trial.members}", "run 5", "read leader"]
     return lines
 
 

@@ -1,9 +1,10 @@
 """The library, broken on purpose; see `bftkit.testing.mutants`."""
 
-from bftkit.testing.mutant_catalogue import agreement, replica, sessions, storage, wire
+from bftkit.testing.mutant_catalogue import agreement, reads, replica, sessions, storage, wire
 
 MUTANTS = (
     *agreement.MUTANTS,
+    *reads.MUTANTS,
     *replica.MUTANTS,
     *sessions.MUTANTS,
     *storage.MUTANTS,

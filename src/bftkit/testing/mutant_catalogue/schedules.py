@@ -37,3 +37,21 @@ AWAY = Profile(
     segment_bytes=4_096,
 )
 """Members that are away for so long that they need a state."""
+
+
+READING = Profile(
+    crashes=8,
+    power_cuts=3,
+    down_ms=(1, 50),
+    apply_us=(20, 50_000),
+    clients=4,
+    envelopes=30,
+    think_ms=10,
+    reads=1.0,
+    checkpoint_interval=2,
+)
+"""Members that come back with a state that lags behind what was acknowledged, and clients that read all the time."""
+
+
+LYING = Profile(liars=1, clients=3, envelopes=12, think_ms=20, reads=1.0)
+"""A member that lies to clients too."""

@@ -7,9 +7,9 @@ import msgspec
 from bftkit.core.ids import canonical
 from bftkit.core.quorum import FaultModel, Quorum
 from bftkit.replica.client_messages import SessionOpened
-from bftkit.runtime.client_session import ClientSession, decode_reply
+from bftkit.runtime.client_session import ClientSession
 from bftkit.testing.mutant_catalogue.schedules import AWAY, CRASHES, REPEATING
-from bftkit.testing.mutants import Check, Mutant, Schedules, doing_nothing
+from bftkit.testing.mutants import Check, Mutant, Schedules, agreeing_at_once, doing_nothing
 from bftkit.wire.auth import SigningKey
 
 
@@ -35,14 +35,6 @@ def _own_time(original: Any) -> Any:
     return admit
 
 
-def _one_answer(original: Any) -> Any:
-    def agreed(self: Any, run: Any, replica: int, payload: Any) -> bool:
-        original(self, run, replica, payload)
-        return True
-
-    return agreed
-
-
 def _look_at_invented_answers() -> str | None:
     """What one replica of four answers is no result."""
     quorum = Quorum.of(FaultModel.BYZANTINE, 4)
@@ -50,7 +42,7 @@ def _look_at_invented_answers() -> str | None:
     session.on_connected(0, 0)
     invented = canonical(SessionOpened(session.nonce, (9, 9)))
     for _ in range(4):
-        session.on_reply(3, decode_reply(invented), invented, 0)
+        session.on_reply(3, SessionOpened(session.nonce, (9, 9)), invented, 0)
     return f"one replica has opened session {session.id}" if session.is_open else None
 
 
@@ -87,7 +79,7 @@ MUTANTS = (
         "client: one answer is enough",
         "A client takes the first answer for the result, whoever gives it.",
         "bftkit.runtime.client_session:ClientSession._agreed",
-        _one_answer,
+        agreeing_at_once,
         (Check(_look_at_invented_answers),),
     ),
 )
