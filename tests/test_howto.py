@@ -68,7 +68,7 @@ def run_console(text: str, folder: Path) -> int:
 
 @pytest.mark.parametrize(
     ("name", "commands"),
-    [("run-a-campaign", 6), ("simulate-your-state-machine", 0), ("inject-faults", 0)],
+    [("run-a-campaign", 7), ("simulate-your-state-machine", 0), ("inject-faults", 0)],
 )
 def test_a_page_runs_from_its_beginning_to_its_end(name: str, commands: int, tmp_path: Path) -> None:
     page = (ROOT / "docs" / "howto" / f"{name}.md").read_text(encoding="utf-8")

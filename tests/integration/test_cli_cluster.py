@@ -159,13 +159,13 @@ def test_the_demo_ends_in_a_verdict(tmp_path):
     done = bftkit("demo", "--json", "--seconds", "8", env={**os.environ, "TMPDIR": str(tmp_path)})
     figures = document_of(done)
     assert (figures["verdict"], figures["lost"], figures["duplicated"], figures["equal_state"]) == ("ok", 0, 0, True)
-    assert figures["committed"] > 0
+    assert figures["committed"] > 1000
     assert figures["throughput_tx_s"] > 0
     assert figures["first_commit_s"] > 0
     assert figures["leader_kill"]["leader"] == "n0"
     assert figures["leader_kill"]["commit_gap_ms"] > 0
     assert figures["leader_kill"]["longest_pause_ms"] > 0
-    assert figures["leader_kill"]["committed_after"] > 0
+    assert figures["leader_kill"]["committed_after"] > 6400
     assert figures["leader_kill"]["caught_up_batches"] >= 0
     assert (figures["agreeing"], figures["missing"]) == (4, [])
     assert (figures["engine"], figures["swapped_to"], figures["swap"]) == ("pbft", None, None)
@@ -201,7 +201,7 @@ def test_ctrl_c_leaves_no_process_and_no_file(tmp_path):
         children = children_of(demo.pid)
         demo.send_signal(signal.SIGINT)
         assert demo.wait(60) == 1
-    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    wait_until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -34,7 +34,7 @@ def test_three_members(first):
 
 @pytest.mark.parametrize("members", [1, 2])
 def test_groups_that_cannot_spare_anybody(members):
-    run_range(0, 30, engine="raft", replicas=members)
+    run_range(0, 40, engine="raft", replicas=members)
 
 
 @pytest.mark.parametrize("members", [4, 5, 7])

@@ -18,7 +18,10 @@ def test_schedules_of_crashes_exercise_what_they_are_for():
     outcomes = run_range(10_000, SEEDS, engine="solo", replicas=1, profile="crash")
     assert total(outcomes, "crashes") > SEEDS
     assert total(outcomes, "stable") > SEEDS
-    assert all(outcome.acknowledged == outcome.commands > 0 for outcome in outcomes)
+    # A member alone has nobody from whom to get back what its disk has lost.
+    whole = [outcome for outcome in outcomes if not outcome.counters.get("stopped for good")]
+    assert len(whole) > 0.9 * SEEDS
+    assert all(outcome.acknowledged == outcome.commands > 0 for outcome in whole)
 
 
 def test_a_calm_schedule_acknowledges_every_command_and_loses_nothing():

@@ -240,6 +240,25 @@ def test_where_nobody_lies_a_refusal_by_all_is_an_end():
     assert world.session.congested_until == world.now + 70
 
 
+def test_what_a_replica_had_before_it_crashed_may_still_be_ordered():
+    """It has passed the request on, comes back without memory of it, and refuses it like the others: that is no end."""
+    world = opened(members=3, fault_model=CRASH)
+    run, _ = world.session.submit_one(b"x")
+    world.flush()
+    world.to_replicas.clear()  # replica 0 has taken it
+    world.sent.clear()
+    world.busy = dict.fromkeys(range(3), ("overloaded", 70))
+    world.send(world.session.on_disconnected(0, world.now))
+    world.settle()
+    world.connect(0)
+    world.tick(70)
+    world.settle()
+    assert {replica for send in world.sent for replica in send.replicas} == {0, 1, 2}
+    assert run.outcome is None
+    reply_to(world, 1, Reply((1, 0), 1, 1, 7, (b"done",)))
+    assert run.outcome == Executed(7, (b"done",))
+
+
 def test_where_somebody_may_lie_a_refusal_by_all_is_tried_again():
     world = opened()
     world.busy = dict.fromkeys(range(4), ("overloaded", 70))

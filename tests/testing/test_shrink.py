@@ -61,12 +61,31 @@ def test_a_case_that_breaks_nothing_is_refused():
         shrink_case(case)
 
 
-def test_a_failing_schedule_becomes_a_handful_of_decisions(monkeypatch):
+@pytest.fixture
+def forgetting(monkeypatch):
+    """Let members forget what they signed when they crash."""
     from bftkit.replica.safety import SigningGuard
     from bftkit_pbft import restart
 
     monkeypatch.setattr(SigningGuard, "restore", lambda self, record: None)
     monkeypatch.setattr(restart, "_REPLAYS", {kind: lambda state, record: None for kind in restart._REPLAYS})
+
+
+def test_a_failing_schedule_has_no_more_members_than_it_needs(forgetting):
+    profile = Profile(crashes=6, power_cuts=2, loss=0.1, link_us=(200, 20_000), duration_ms=2_000)
+    for seed in range(40):
+        case, outcome = record_case(seed, engine="pbft", replicas=7, profile=profile)
+        if outcome.violations:
+            break
+    else:
+        pytest.fail("a member that forgets its votes broke no rule")
+    shrunk = shrink_case(case, most_runs=60)
+    assert shrunk.case.replicas < 7
+    assert rule_of(shrunk.case.violation) == rule_of(outcome.violations[0])
+    assert shrunk.case.run().violations[0] == shrunk.case.violation
+
+
+def test_a_failing_schedule_becomes_a_handful_of_decisions(forgetting):
     profile = Profile(crashes=6, power_cuts=2, loss=0.1, link_us=(200, 20_000), duration_ms=2_000)
     for seed in range(40):
         case, outcome = record_case(seed, engine="pbft", profile=profile)

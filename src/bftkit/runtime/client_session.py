@@ -109,6 +109,8 @@ class Run(msgspec.Struct, eq=False):
     """Replicas that did not take it, since it was last sent to them."""
     asked: set[int] = set()
     """Replicas that have it and have not refused it."""
+    open_sends: int = 0
+    """How often it was sent to a replica that has not refused it since: each of those may have it ordered."""
     retry_at: int = 0
     retry_ms: int = 0
 
@@ -329,6 +331,7 @@ class ClientSession:
         for replica in targets:
             run.refusals.pop(replica, None)
             run.asked.add(replica)
+        run.open_sends += len(targets)
         return [Transmit(run.data, targets)] if targets else []
 
     def _next_contact(self, run: Run) -> int | None:
@@ -442,6 +445,7 @@ class ClientSession:
         if run is None or (busy.session != self.id) or self.lost:
             return []
         run.refusals[replica] = busy
+        run.open_sends -= 1
         if run is self._opening:
             self.opening_refusal = busy.reason
         run.asked.discard(replica)
@@ -479,8 +483,9 @@ class ClientSession:
         """Everybody who can be reached refused: wait a while, or give up where nobody can have kept a copy."""
         pause = max(1, *(known.retry_after_ms for known in run.refusals.values()))
         self.congested_until = max(self.congested_until, now + pause)
-        # A liar may refuse an envelope and order it later: only where nobody lies is a refusal by all an end.
-        if self.is_open and self._quorum.weak == 1 and len(run.refusals) == self._quorum.members:
+        # A liar may refuse it and order it later; whoever gave no answer may have passed it on before it crashed.
+        is_certain = run.open_sends <= 0 and not run.is_part
+        if self.is_open and self._quorum.weak == 1 and is_certain and len(run.refusals) == self._quorum.members:
             return self._finish(run, NotTaken(busy.reason, pause), now)
         run.retry_at = now + pause
         return []

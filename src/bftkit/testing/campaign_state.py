@@ -21,6 +21,8 @@ class Plan(msgspec.Struct, frozen=True):
     replicas: tuple[int, ...]
     """Sizes of the group: a seed gets the one at its remainder, whatever range or part it is run in."""
     profile: str
+    settings: tuple[tuple[str, str], ...] = ()
+    """Options of the engine that do not have their defaults."""
 
     def replicas_of(self, seed: int) -> int:
         """Return how many members the schedule of a seed has."""
@@ -30,7 +32,7 @@ class Plan(msgspec.Struct, frozen=True):
         """Return the command that runs one seed again."""
         return (
             f"bftkit sim replay {seed} --engine {self.engine} --replicas {self.replicas_of(seed)} "
-            f"--profile {self.profile}"
+            f"--profile {self.profile}" + "".join(f" --option {name}={value}" for name, value in self.settings)
         )
 
 
@@ -164,5 +166,5 @@ def _difference(state: CampaignState, plan: Plan, program: str, seeds: range) ->
     return None
 
 
-def _words(value: str | tuple[int, ...]) -> str:
+def _words(value: str | tuple[object, ...]) -> str:
     return value if isinstance(value, str) else ",".join(map(str, value))

@@ -67,6 +67,8 @@ class Checkers:
         self._verify = verify
         self.suspects: dict[ReplicaIndex, str] = {}
         """Members that may break rules, and why: liars, and those whose disk was damaged."""
+        self.robbed: dict[ReplicaIndex, str] = {}
+        """Members that keep to the rules, but may find an older state on their disk than they had saved, and why."""
         self._submitted: set[bytes] = set()
         self._positions: dict[int, tuple[int, tuple[BatchRef, ...]]] = {}
         self._heights: dict[int, bytes] = {}
@@ -162,12 +164,13 @@ class Checkers:
             raise Violation(f"height {height} was acknowledged, and nobody decided it")
         quorum = self._settings.membership.quorum.quorum
         mask = self._bodies.get(self._heights[height], 0)
+        unreliable = {**self.suspects, **self.robbed}
         holders = sum(
             1
             for member in range(len(self._settings.membership))
-            if member not in self.suspects and (mask >> member & 1 or self._saved.get(member, 0) >= height)
+            if member not in unreliable and (mask >> member & 1 or self._saved.get(member, 0) >= height)
         )
-        if holders < quorum - len(self.suspects):
+        if holders < quorum - len(unreliable):
             raise Violation(f"height {height} was acknowledged, and only {holders} honest members hold it")
 
     # -- deciding and executing -------------------------------------------------------------------
@@ -335,7 +338,8 @@ class Checkers:
 
     def state_found(self, member: ReplicaIndex, height: int) -> None:
         """Note which state a member finds when it starts: none older than one that it had saved."""
-        if member not in self.suspects and height < self._saved.get(member, 0):
+        unreliable = member in self.suspects or member in self.robbed
+        if not unreliable and height < self._saved.get(member, 0):
             raise Violation(f"n{member} starts at height {height}, and had saved {self._saved[member]}")
         self._saved[member] = height
 

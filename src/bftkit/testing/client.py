@@ -113,8 +113,10 @@ class SimulatedClient:
             receivers.update(dict.fromkeys(range(self._members)))
         elif self._choices.chance("repeat", self._number, self._world.profile.repeat):
             receivers[self._below("contact", self._members)] = None
+        # When all is healed it tells one story, or chance alone could keep it from an answer to that one.
+        share = 0.5 if self._world.profile.two_faced else 0.0
         for receiver in receivers:
-            other = request.other is not None and self._choices.chance("version", self._number, 0.5)
+            other = request.other is not None and self._choices.chance("version", self._number, share)
             self._world.request(receiver, request.other if other and request.other is not None else request.data)
         delay_ms = RETRY_MS + self._below("retry", RETRY_MS)
         self._world.events.after(delay_ms * 1_000, self._try, request, still)

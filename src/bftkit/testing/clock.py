@@ -7,6 +7,8 @@ from typing import Any
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 """The date at which simulated clocks stand at zero."""
+TRUE_RATE = 1_000
+"""What a clock counts in a thousand microseconds that is neither slow nor fast."""
 
 
 class EventHeap:
@@ -48,7 +50,7 @@ class VirtualClock:
 
     __slots__ = ("_events", "_offset_us", "_per_mille")
 
-    def __init__(self, events: EventHeap, offset_ms: int, per_mille: int = 1_000) -> None:
+    def __init__(self, events: EventHeap, offset_ms: int, per_mille: int = TRUE_RATE) -> None:
         self._events = events
         self._offset_us = offset_ms * 1_000
         self._per_mille = per_mille

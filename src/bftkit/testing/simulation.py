@@ -13,10 +13,12 @@ import msgspec
 from bftkit.core.engine import EngineSpec
 from bftkit.core.epoch import Limits
 from bftkit.core.quorum import FaultModel
+from bftkit.errors import ConfigurationError
 from bftkit.replica.state_machine import StateMachine
 from bftkit.testing.checkers import Violation
 from bftkit.testing.node import SimulatedNode
-from bftkit.testing.profile import Profile
+from bftkit.testing.profile import CALM, Profile
+from bftkit.testing.specs import Settings
 from bftkit.testing.world import Commands, Workload, World, small_numbers
 
 WIDE_LIMITS = Limits(max_command_bytes=4_096, max_batch_bytes=32_768, max_sessions=64)
@@ -169,12 +171,21 @@ def make_world(seed: int, spec: EngineSpec, replicas: int, profile: Profile, **e
     return World(seed, profile, engine=spec, replicas=replicas, **extra)
 
 
+def size_problem(engine: str | EngineSpec, size: int, settings: Settings = ()) -> str | None:
+    """Say why a group of an engine cannot have this size with these options, or None."""
+    try:
+        World(0, CALM, engine=engine, replicas=size, settings=settings)
+    except ConfigurationError as error:
+        return str(error)
+    return None
+
+
 def run(world: World) -> int:
     """Run the three phases; Violation says what went wrong. Return how long healing took, in milliseconds."""
     world.start()
     _let_pass(world, world.profile.duration_ms)
     world.heal()
-    healed_us, steps, views = world.events.now_us, world.steps, _views(world)
+    healed_us, steps, views, position = world.events.now_us, world.steps, _views(world), _position(world)
     probe = world.add_client("probe", 1)
     bound_ms = liveness_bound_ms(world)
 
@@ -183,13 +194,18 @@ def run(world: World) -> int:
             node.executor.height >= probe.height for node in _trusted(world)
         )
 
-    if not _let_pass(world, bound_ms, live):
+    alive = _let_pass(world, bound_ms, live)
+    if world.may_halt:
+        _let_pass(world, SYNC_MS)
+        _read_back(world)
+        return (world.events.now_us - healed_us) // 1_000
+    if not alive:
         raise Violation("no progress after everything healed: " + _explain(world))
     _expect_survivors(world)
     heal_ms = (world.events.now_us - healed_us) // 1_000
     if world.steps - steps > HEALING_STEPS * len(world.nodes) ** 2:
         raise Violation(f"{world.steps - steps} steps after everything healed, before anything new was executed")
-    if _views(world) - views > most_views(world):
+    if _views(world) - views > most_views(world, _position(world) - position):
         raise Violation(f"{_views(world) - views} views after everything healed, before anything new was executed")
     views, commits = _views(world), world.checkers.commits
     if not _let_pass(world, SYNC_MS, lambda: _equal(world)):
@@ -205,10 +221,9 @@ def run(world: World) -> int:
 
 def _expect_survivors(world: World) -> None:
     """See that no more members have stopped for good than may be faulty."""
-    members = len(world.settings.membership)
-    if len({node.index for node in _trusted(world)}) < members - world.tolerated - sum(
-        not n.honest for n in world.nodes
-    ):
+    survivors = {node.index for node in _trusted(world)}
+    liars = sum(not node.honest for node in world.nodes)
+    if len(survivors) < len(world.settings.membership) - world.tolerated - liars:
         raise Violation("too many members have stopped for good: " + _explain(world))
 
 
@@ -218,12 +233,23 @@ def _trusted(world: World) -> list[SimulatedNode]:
 
 
 def _views(world: World) -> int:
-    return max((node.replica.status().view for node in _trusted(world)), default=0)
+    """Return the highest view, without those in which a position was decided where that is what views are for."""
+    found = [node.replica.status() for node in _trusted(world)]
+    decided = (status.position for status in found if world.settings.spec.view_for_each_position)
+    return max((status.view for status in found), default=0) - max(decided, default=0)
 
 
-def most_views(world: World) -> int:
-    """Return how many views a healed group may need: each faulty member may lead in vain, and the first one is cut."""
-    return VIEWS_FOR_EACH_FAULT * world.settings.membership.quorum.faults + SPARE_VIEWS
+def _position(world: World) -> int:
+    return max((node.replica.commits.position for node in _trusted(world)), default=0)
+
+
+def most_views(world: World, positions: int = 0) -> int:
+    """Return how many views a healed group may need: each faulty member may lead in vain, and the first one is cut.
+
+    Where leaders change with each of so many positions, a faulty one leads in vain again and again.
+    """
+    again = (VIEWS_FOR_EACH_COMMIT - 1) * positions if world.settings.spec.view_for_each_position else 0
+    return VIEWS_FOR_EACH_FAULT * world.settings.membership.quorum.faults + SPARE_VIEWS + again
 
 
 def liveness_bound_ms(world: World) -> int:
@@ -260,7 +286,7 @@ def _read_back(world: World) -> None:
         height = node.executor.height
         checkers.log_root(node.index, height, node.replica.commits.log_root)
         checkers.roots(node.index, height, node.executor.roots())
-        if height < max(client.height for client in world.clients):
+        if not world.may_halt and height < max(client.height for client in world.clients):
             raise Violation(f"n{node.index} ends below a height that a client was told of")
 
 
@@ -269,7 +295,7 @@ def _fall_silent(world: World) -> None:
 
     A crash-tolerant group may go on with heartbeats. To members that lie the others may talk for ever.
     """
-    if world.checkers.suspects:
+    if world.checkers.suspects or world.checkers.robbed:
         return
     beats = world.settings.spec.fault_model is FaultModel.CRASH
     listened_ms = 1_000 if beats else QUIET_MS

@@ -3,6 +3,8 @@
 from functools import lru_cache
 from typing import Any
 
+import msgspec
+
 from bftkit.core.checkpoint import EMPTY_CHECKPOINT, CheckpointCertificate
 from bftkit.core.engine import EngineSpec
 from bftkit.errors import ConfigurationError
@@ -14,6 +16,9 @@ MOST_MEMBERS = 31
 
 SHORT_TIMEOUTS_MS = {"view_timeout_ms": 400, "election_timeout_ms": 200, "heartbeat_ms": 20}
 """What simulated engines wait for by default, where they have such options: little beside the faults."""
+
+Settings = tuple[tuple[str, str], ...]
+"""Names and values of an engine's options, as text, where they are not to have their defaults."""
 
 
 def spec_of(engine: str | EngineSpec) -> EngineSpec:
@@ -31,10 +36,19 @@ def forget_engines() -> None:
     _loaded.cache_clear()
 
 
-def usual_options(spec: EngineSpec) -> Any:
-    """Return the options of a simulated engine for which nobody has chosen any."""
+def usual_options(spec: EngineSpec, settings: Settings = ()) -> Any:
+    """Return the options of a simulated engine, but for those that are set; ConfigurationError where it has no such."""
     fields = spec.options_type.__struct_fields__
-    return spec.options_type(**{name: ms for name, ms in SHORT_TIMEOUTS_MS.items() if name in fields})
+    short = tuple((name, str(ms)) for name, ms in SHORT_TIMEOUTS_MS.items() if name in fields)
+    return options_of(spec, (*short, *settings))
+
+
+def options_of(spec: EngineSpec, settings: Settings) -> Any:
+    """Return an engine's options with some of them set; ConfigurationError where it has no such."""
+    try:
+        return msgspec.convert(dict(settings), spec.options_type, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"{spec.name} does not take these options: {error}") from error
 
 
 def expect_possible(spec: EngineSpec, members: int) -> None:
