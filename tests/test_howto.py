@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ def run_console(text: str, folder: Path) -> int:
 
 @pytest.mark.parametrize(
     ("name", "commands"),
-    [("run-a-campaign", 6), ("simulate-your-state-machine", 0)],
+    [("run-a-campaign", 7), ("simulate-your-state-machine", 0), ("inject-faults", 0)],
 )
 def test_a_page_runs_from_its_beginning_to_its_end(name: str, commands: int, tmp_path: Path) -> None:
     page = (ROOT / "docs" / "howto" / f"{name}.md").read_text(encoding="utf-8")
@@ -79,6 +80,43 @@ def test_a_page_runs_from_its_beginning_to_its_end(name: str, commands: int, tmp
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+def install(project: str, folder: Path) -> None:
+    """Let what a pyproject.toml says be installed, as far as finding its entry points goes."""
+    described = tomllib.loads(project)["project"]
+    information = folder / f"{described['name']}-{described['version']}.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text(f"Name: {described['name']}\nVersion: {described['version']}\n", "utf-8")
+    lines = []
+    for group, points in described["entry-points"].items():
+        lines += [f"[{group}]", *(f"{name} = {value}" for name, value in points.items())]
+    (information / "entry_points.txt").write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def test_the_page_about_judging_engines_and_histories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its blocks in order: parts of files, which begin with their name, and commands when all files are there."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    page = (ROOT / "docs" / "howto" / "judge-engines-and-histories.md").read_text(encoding="utf-8")
+    files: dict[str, str] = {}
+    consoles = []
+    for language, text in BLOCK.findall(page):
+        named = NAME.match(text)
+        if language == "console":
+            consoles.append(text)
+        else:
+            assert named is not None
+            files[named.group(1)] = files.get(named.group(1), "") + text
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    install(files["pyproject.toml"], tmp_path)
+    assert sum(run_console(text, tmp_path) for text in consoles) == 3
+    for name in ("histories.py", "own_faults.py"):
+        done = subprocess.run(
+            [sys.executable, name], cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip()
 
 
 def test_the_page_of_promises(golden) -> None:

@@ -13,10 +13,11 @@ each is played again on the engine, and must give the same trace. Lines above `-
 with the time in milliseconds and the member. {words}
 """
 WORDS = {
+    "hotstuff": "`r` is a round, `vote v3 by n0 n1 n2` a certificate of its block, names in brackets are batches.",
     "pbft": "`v` is a view, `p` a position, and names in brackets are batches.",
     "raft": "`t` is a term, `p` a position, `r` a leader's round, and names in brackets are batches.",
 }
-TITLES = {"pbft": "PBFT", "raft": "Raft"}
+TITLES = {"hotstuff": "HotStuff", "pbft": "PBFT", "raft": "Raft"}
 
 
 @pytest.mark.parametrize("engine", WORDS)

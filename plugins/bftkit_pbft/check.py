@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from bftkit.core.batch import BatchRef, ref_problem
+from bftkit.core.batch import BatchRef, refs_problem
 from bftkit.core.certificate import certificate_problem
 from bftkit.core.checkpoint import CheckpointCertificate
 from bftkit.core.engine import EngineContext
 from bftkit.core.ids import DIGEST_BYTES, ReplicaIndex
 from bftkit.core.log import CommitEntry
+from bftkit.core.numbers import number_problem
 from bftkit.core.statement import Claim
 from bftkit_pbft.messages import (
     COMMIT_KIND,
@@ -30,9 +31,6 @@ from bftkit_pbft.messages import (
     proposal_digest,
 )
 
-LARGEST_NUMBER = 2**53
-"""Views and positions are below this, so that no arithmetic on them leaves 64 bits."""
-
 
 def window_length(context: EngineContext) -> int:
     """Return L, how many positions above the stable checkpoint may be voted on (PBFT §4.3)."""
@@ -48,12 +46,8 @@ def check(context: EngineContext, sender: ReplicaIndex, message: PbftMessage) ->
     return _CHECKS[type(message)](context, sender, message)
 
 
-def _number_problem(*numbers: int) -> str | None:
-    return None if all(0 <= number < LARGEST_NUMBER for number in numbers) else "a number is out of range"
-
-
 def _place_problem(view: int, position: int) -> str | None:
-    return "positions begin at 1" if position < 1 else _number_problem(view, position)
+    return "positions begin at 1" if position < 1 else number_problem(view, position)
 
 
 def _digest_problem(digest: bytes) -> str | None:
@@ -61,12 +55,8 @@ def _digest_problem(digest: bytes) -> str | None:
 
 
 def _refs_problem(context: EngineContext, refs: Sequence[BatchRef]) -> str | None:
-    if len(refs) > context.options.batches_per_proposal:
-        return "a proposal names too many batches"
-    if len({ref.digest for ref in refs}) != len(refs):
-        return "a proposal names a batch twice"
-    members, max_bytes = len(context.membership), context.limits.max_batch_bytes
-    return next(filter(None, (ref_problem(ref, members, max_bytes) for ref in refs)), None)
+    most: int = context.options.batches_per_proposal
+    return refs_problem("a proposal", refs, most, len(context.membership), context.limits.max_batch_bytes)
 
 
 def _check_pre_prepare(context: EngineContext, sender: ReplicaIndex, message: PrePrepare) -> str | None:
@@ -92,7 +82,7 @@ def _checkpoint_problem(context: EngineContext, checkpoint: CheckpointCertificat
     if checkpoint.position < 1:
         return "the start of an epoch has no certificate"
     quorum = context.membership.quorum.quorum
-    return _number_problem(checkpoint.position) or certificate_problem(
+    return number_problem(checkpoint.position) or certificate_problem(
         checkpoint.certificate, context.membership, quorum
     )
 
@@ -114,7 +104,7 @@ def _prepared_problem(context: EngineContext, view: int, proof: PreparedProof) -
 
 
 def _check_view_change(context: EngineContext, sender: ReplicaIndex, message: ViewChange) -> str | None:
-    if message.view < 1 or _number_problem(message.view):
+    if message.view < 1 or number_problem(message.view):
         return "no view change leads to this view"
     problem = _checkpoint_problem(context, message.checkpoint)
     if problem is not None:
@@ -133,7 +123,7 @@ def _check_view_change(context: EngineContext, sender: ReplicaIndex, message: Vi
 
 def _check_new_view(context: EngineContext, sender: ReplicaIndex, message: NewView) -> str | None:
     members = len(context.membership)
-    if message.view < 1 or _number_problem(message.view):
+    if message.view < 1 or number_problem(message.view):
         return "no view change leads to this view"
     if sender != context.leaders.leader(message.view):
         return "a new view of somebody who is not its primary"
@@ -160,11 +150,11 @@ def _check_signer(context: EngineContext, signer: ReplicaIndex) -> str | None:
 
 
 def _check_fetch_view_change(context: EngineContext, sender: ReplicaIndex, message: FetchViewChange) -> str | None:
-    return _number_problem(message.view) or _check_signer(context, message.signer) or _digest_problem(message.digest)
+    return number_problem(message.view) or _check_signer(context, message.signer) or _digest_problem(message.digest)
 
 
 def _check_view(context: EngineContext, sender: ReplicaIndex, message: FetchNewView | Suspect) -> str | None:
-    return _number_problem(message.view)
+    return number_problem(message.view)
 
 
 def _check_fetch_proposal(context: EngineContext, sender: ReplicaIndex, message: FetchProposal) -> str | None:

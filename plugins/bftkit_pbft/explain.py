@@ -31,7 +31,7 @@ def what_is_missing(state: State) -> tuple[str, tuple[ReplicaIndex, ...]]:
         return f"bodies of {len(slot.missing)} batches of position {slot.position}", state.others
     if state.watch_count:
         if state.next_position > state.vote_limit:
-            return f"a stable checkpoint above {state.low}: the window is full", ()
+            return f"a stable checkpoint above {state.low}: the window is full", state.others
         return f"a proposal for {state.watch_count} waiting batches", (state.primary,)
     return "", ()
 
@@ -51,7 +51,7 @@ def missing_at(state: State, position: int, slot: Slot | None) -> tuple[str, tup
     if slot.missing:
         return f"bodies of {len(slot.missing)} batches of position {position}", state.others
     if position > state.vote_limit:
-        return f"a stable checkpoint above {state.low}: the window is full", ()
+        return f"a stable checkpoint above {state.low}: the window is full", state.others
     if not slot.commit_voted:
         return f"prepares for position {position}", slot.prepares.missing(slot.digest)
     return f"commits for position {position}", slot.commits.missing(slot.digest)

@@ -5,10 +5,11 @@ from typing import Any
 
 import msgspec
 
-from bftkit.core.batch import BatchRef, ref_problem
+from bftkit.core.batch import BatchRef, refs_problem
 from bftkit.core.engine import EngineContext
 from bftkit.core.ids import ReplicaIndex, canonical
 from bftkit.core.log import CommitEntry, CommitProof
+from bftkit.core.numbers import LARGEST_NUMBER, number_problem
 from bftkit.core.statement import Claim
 from bftkit_raft.messages import (
     AppendAccepted,
@@ -22,9 +23,6 @@ from bftkit_raft.messages import (
     TimeoutNow,
     Vote,
 )
-
-LARGEST_NUMBER = 2**53
-"""Terms, positions and other numbers are below this, so that no arithmetic on them leaves 64 bits."""
 
 _terms = msgspec.msgpack.Decoder(int)
 
@@ -48,21 +46,9 @@ def check(context: EngineContext, sender: ReplicaIndex, message: RaftMessage) ->
     return _CHECKS[type(message)](context, message)
 
 
-def _number_problem(*numbers: int) -> str | None:
-    return None if all(0 <= number < LARGEST_NUMBER for number in numbers) else "a number is out of range"
-
-
 def _refs_problem(context: EngineContext, refs: Sequence[BatchRef]) -> str | None:
-    if len(refs) > context.options.batches_per_entry:
-        return "an entry names too many batches"
-    if len(refs) > 1 and len({ref.digest for ref in refs}) != len(refs):
-        return "an entry names a batch twice"
-    members, max_bytes = len(context.membership), context.limits.max_batch_bytes
-    for ref in refs:
-        problem = ref_problem(ref, members, max_bytes)
-        if problem is not None:
-            return problem
-    return None
+    most: int = context.options.batches_per_entry
+    return refs_problem("an entry", refs, most, len(context.membership), context.limits.max_batch_bytes)
 
 
 def _check_request_vote(context: EngineContext, message: RequestVote) -> str | None:
@@ -70,13 +56,13 @@ def _check_request_vote(context: EngineContext, message: RequestVote) -> str | N
         return "nobody asks beforehand when the leader has told him to stand"
     if message.last_term >= message.term:
         return "a candidate's last entry is of its own term or a later one"
-    return _number_problem(message.last_position, message.last_term)
+    return number_problem(message.last_position, message.last_term)
 
 
 def _check_vote(context: EngineContext, message: Vote) -> str | None:
     if message.granted and message.term > message.asked:
         return "a vote is granted for a term that the voter has left"
-    return _number_problem(message.asked)
+    return number_problem(message.asked)
 
 
 def _check_append_entries(context: EngineContext, message: AppendEntries) -> str | None:
@@ -93,27 +79,27 @@ def _check_append_entries(context: EngineContext, message: AppendEntries) -> str
     if message.entries and message.entries[0].term < 1:
         return "terms begin at 1"
     last = message.previous_position + len(message.entries)
-    return _number_problem(message.previous_position, message.previous_term, last, message.commit, message.round)
+    return number_problem(message.previous_position, message.previous_term, last, message.commit, message.round)
 
 
 def _check_append_accepted(context: EngineContext, message: AppendAccepted) -> str | None:
-    return _number_problem(message.position, message.round)
+    return number_problem(message.position, message.round)
 
 
 def _check_append_rejected(context: EngineContext, message: AppendRejected) -> str | None:
-    return _number_problem(message.position, message.conflict_term, message.conflict_position, message.round)
+    return number_problem(message.position, message.conflict_term, message.conflict_position, message.round)
 
 
 def _check_snapshot_needed(context: EngineContext, message: SnapshotNeeded) -> str | None:
-    return _number_problem(message.position, message.round)
+    return number_problem(message.position, message.round)
 
 
 def _check_read_index(context: EngineContext, message: ReadIndex) -> str | None:
-    return _number_problem(message.life, message.number)
+    return number_problem(message.life, message.number)
 
 
 def _check_read_index_reply(context: EngineContext, message: ReadIndexReply) -> str | None:
-    return _number_problem(message.life, message.number, message.position)
+    return number_problem(message.life, message.number, message.position)
 
 
 def _check_timeout_now(context: EngineContext, message: TimeoutNow) -> str | None:
@@ -178,4 +164,4 @@ def commit_problem(context: EngineContext, entry: CommitEntry) -> str | None:
         return "positions begin at 1"
     if term_of_proof(entry.proof) == 0:
         return "a decision of Raft names the term of its entry"
-    return _number_problem(entry.position) or _refs_problem(context, entry.refs)
+    return number_problem(entry.position) or _refs_problem(context, entry.refs)

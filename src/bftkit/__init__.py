@@ -15,18 +15,25 @@ if TYPE_CHECKING:
     from bftkit.replica.state_machine import StateMachine
     from bftkit.runtime.client import Client, Receipt
     from bftkit.runtime.client_reads import Reading
+    from bftkit.runtime.clock import Clock, SystemClock
     from bftkit.runtime.cluster import Cluster
     from bftkit.runtime.node import Node, NodeEvent
+    from bftkit.runtime.node_parts import Adapt, NodeParts
+    from bftkit.runtime.transport import Transport
+    from bftkit.storage.interface import Storage
 
 _HOMES = {
+    "Adapt": "bftkit.runtime.node_parts",
     "BftkitError": "bftkit.errors",
     "Client": "bftkit.runtime.client",
+    "Clock": "bftkit.runtime.clock",
     "Cluster": "bftkit.runtime.cluster",
     "CommittedBatch": "bftkit.core.batch",
     "ConsensusEngine": "bftkit.core.engine",
     "EngineSpec": "bftkit.core.engine",
     "Node": "bftkit.runtime.node",
     "NodeEvent": "bftkit.runtime.node",
+    "NodeParts": "bftkit.runtime.node_parts",
     "NotReady": "bftkit.errors",
     "OutcomeUnknown": "bftkit.errors",
     "Overloaded": "bftkit.errors",
@@ -34,6 +41,9 @@ _HOMES = {
     "Receipt": "bftkit.runtime.client",
     "Rejected": "bftkit.errors",
     "StateMachine": "bftkit.replica.state_machine",
+    "Storage": "bftkit.storage.interface",
+    "SystemClock": "bftkit.runtime.clock",
+    "Transport": "bftkit.runtime.transport",
     "hookimpl": "bftkit.plugins",
     "installed_engines": "bftkit.plugins",
     "load_engine": "bftkit.plugins",
@@ -41,14 +51,17 @@ _HOMES = {
 }
 
 __all__ = [
+    "Adapt",
     "BftkitError",
     "Client",
+    "Clock",
     "Cluster",
     "CommittedBatch",
     "ConsensusEngine",
     "EngineSpec",
     "Node",
     "NodeEvent",
+    "NodeParts",
     "NotReady",
     "OutcomeUnknown",
     "Overloaded",
@@ -56,6 +69,9 @@ __all__ = [
     "Receipt",
     "Rejected",
     "StateMachine",
+    "Storage",
+    "SystemClock",
+    "Transport",
     "hookimpl",
     "installed_engines",
     "load_engine",

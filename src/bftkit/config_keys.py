@@ -13,6 +13,7 @@ import msgspec
 
 from bftkit.core.epoch import Limits
 from bftkit.core.ids import PUBLIC_KEY_BYTES
+from bftkit.core.leaders import MAX_WEIGHT
 
 Applies = Literal["restart", "cluster change"]
 RESTART: Final = "restart"
@@ -84,7 +85,7 @@ def _workers_rule(value: int) -> str | None:
 
 
 def _weight_rule(value: int) -> str | None:
-    return "members cannot differ in weight yet: the only value is 1" if value > 1 else None
+    return f"a member leads at most {MAX_WEIGHT} times as often as another" if value > MAX_WEIGHT else None
 
 
 def _faults_rule(value: int | None) -> str | None:
@@ -151,7 +152,7 @@ class MemberSection(msgspec.Struct, frozen=True, kw_only=True):
     public_key: Annotated[str, key("Its Ed25519 public key, 64 hexadecimal digits.", CLUSTER_CHANGE, _public_key_rule)]
     weight: Annotated[
         int,
-        key("How often it leads, relative to others; only 1 yet: all the same.", CLUSTER_CHANGE, _weight_rule, ge=1),
+        key("How often it leads, relative to others; up to 8.", CLUSTER_CHANGE, _weight_rule, ge=1),
     ] = 1
 
 

@@ -145,6 +145,7 @@ def test_the_return_is_told_once_under_load_or_at_the_end() -> None:
     far_behind[0]["applied"] = 20
     story._on_event(replicas(110.0, status(1, "n1", 1000, down="n0")))
     story._on_event(replicas(110.0, far_behind))
+    story._on_event(replicas(110.0, status(1, "n1", 5)))
     assert lines == []
     story._on_event(replicas(111.0, status(1, "n1", 1010)))
     story._on_event(replicas(112.0, status(1, "n1", 1020)))

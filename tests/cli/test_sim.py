@@ -62,6 +62,9 @@ def test_a_broken_rule_ends_with_4_and_says_how_to_see_it_again(capsys, broken, 
         (["sim", "run", "--profile", "stormy", "--seeds", "0:1"], "no profile"),
         (["sim", "replay", "1", "--profile", "stormy"], "no profile"),
         (["sim", "replay", "1", "--replicas", "32"], "32"),
+        (["sim", "replay", "1", "--engine", "solo"], "solo refuses a group of 4"),
+        (["sim", "shrink", "1", "--engine", "solo"], "solo refuses a group of 4"),
+        (["sim", "replay", "1", "--engine", "pbft", "--replicas", "3"], "has 4 to 31 replicas, not 3"),
         (["sim", "shrink", "1", "--engine", "solo", "--replicas", "1", "--profile", "calm"], "breaks no rule"),
     ],
 )
@@ -89,6 +92,9 @@ def test_a_failing_schedule_is_made_small_and_replays_from_its_file(capsys, tmp_
     assert run(["sim", "shrink", "7", "--profile", "network", "--runs", "120", "--out", str(out), "--json"]) == 0
     found = document(capsys)
     assert len(found["decisions"]) < found["decisions_before"]
+    assert "starts" in {event["kind"] for event in found["trace"]}
+    assert run(["sim", "replay", "7", "--decisions", str(out), "--json"]) == 4
+    assert document(capsys)["trace"] == found["trace"]
     assert run(["sim", "replay", "7", "--decisions", str(out), "--last", "5"]) == 4
     assert f"broken: {found['violation']}" in capsys.readouterr().out
     assert run(["sim", "replay", "8", "--decisions", str(out)]) == 2

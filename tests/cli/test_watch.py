@@ -43,6 +43,20 @@ def test_views_and_replicas_that_come_and_go_are_told():
     assert watcher.events[4]["view"] == 1
 
 
+def test_where_each_position_takes_a_view_only_those_in_vain_are_told():
+    watcher = Watcher(quiet=True)
+    for position, view in ((0, 1), (4, 6), (9, 12), (30, 32), (31, 36), (60, 64)):
+        watcher.take([replica("n0", engine="hotstuff", position=position, view=view)])
+    assert [event["view"] for event in watcher.events if event["kind"] == "view"] == [6, 12, 36]
+
+
+def test_an_engine_that_is_not_installed_is_watched_all_the_same():
+    watcher = Watcher(quiet=True)
+    for view in (0, 1):
+        watcher.take([replica("n0", engine="strange", view=view)])
+    assert kinds(watcher)[-1] == ("view", "n0")
+
+
 def test_nobody_there_is_unreachable(tmp_path, capsys):
     assert run(["testnet", "new", str(tmp_path / "net"), "--base-port", "0"]) == 0
     capsys.readouterr()

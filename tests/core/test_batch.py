@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bftkit.core.batch import BatchHeader, array_header, make_batch, open_body, ref_problem
+from bftkit.core.batch import BatchHeader, array_header, make_batch, open_body, ref_problem, refs_problem
 from bftkit.core.ids import canonical
 
 blobs = st.lists(st.binary(max_size=20), min_size=1, max_size=30)
@@ -76,3 +76,13 @@ def test_a_reference_of_a_peer_is_checked():
         problem = ref_problem(msgspec.structs.replace(ref, **fields), 4, 100)
         assert problem is not None
         assert words in problem
+
+
+def test_the_references_of_a_message_are_checked_together():
+    one, other = (make_batch(0, 1, [canonical(name)], 1).ref for name in (b"x", b"y"))
+    assert refs_problem("a proposal", (), 0, 4, 100) is None
+    assert refs_problem("a proposal", (one, other), 2, 4, 100) is None
+    assert refs_problem("an entry", (one, other), 1, 4, 100) == "an entry names too many batches"
+    assert refs_problem("a block", (one, one), 2, 4, 100) == "a block names a batch twice"
+    bad = msgspec.structs.replace(other, origin=9)
+    assert refs_problem("a block", (one, bad), 2, 4, 100) == ref_problem(bad, 4, 100)

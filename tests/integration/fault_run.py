@@ -3,8 +3,8 @@
 ``python -m tests.integration.fault_run --seconds 1800 --seed 7`` starts four nodes (or ``--replicas`` of ``--engine``)
 with mutual TLS and fsync on, and a proxy on each link between them; lets clients read, write, compare and add; kills,
 pauses, cuts off and starves the nodes; and ends with one JSON document. The exit code is 0 only if the history is
-linearizable, nothing that was acknowledged is gone, all states are equal, and the run was busy enough to prove
-anything.
+linearizable, nothing that was acknowledged is gone, all states are equal, no node ended or complained without a reason,
+and the run was busy enough to prove anything.
 """
 
 from __future__ import annotations
@@ -12,12 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import resource
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ import msgspec
 
 from bftkit import Client
 from bftkit.testing.linearizability import history_problem
+from tests.integration.process_nemesis import ProcessNemesis
 from tests.integration.proxied_cluster import ProxiedCluster
 from tests.integration.workload import Group, History, Worker, read_back
 
@@ -39,186 +38,6 @@ LONG_S = 240.0
 """A run of so long must have done everything at least once."""
 HEAL_S = 120.0
 """How long a healed cluster may take until all states are equal."""
-ENOUGH_FREE_BYTES = 200_000
-"""How much a file may still grow when its length is bounded."""
-
-
-class Nemesis:
-    """Does harm, one thing after another, and counts it."""
-
-    def __init__(self, cluster: ProxiedCluster, chance: random.Random) -> None:
-        self._cluster = cluster
-        self._chance = chance
-        self.hits: Counter[str] = Counter()
-        self.ways: tuple[tuple[str, Callable[[], Awaitable[None]]], ...] = (
-            ("kill", self.kill),
-            ("kill all", self.kill_all),
-            ("pause", self.pause),
-            ("partition", self.partition),
-            ("one-way cut", self.one_way),
-            ("isolated node", self.isolate),
-            ("clog", self.clog),
-            ("delay", self.delay),
-            ("throttle", self.throttle),
-            ("reset", self.reset),
-            ("truncate", self.truncate),
-            ("file limit", self.file_limit),
-            ("descriptor limit", self.descriptor_limit),
-            ("slow disk", self.slow_disk),
-            ("failpoint", self.failpoint),
-        )
-
-    async def run(self, until: anyio.Event) -> None:
-        """Go through all ways in an order of its own, again and again."""
-        while not until.is_set():
-            for name, way in self._chance.sample(self.ways, len(self.ways)):
-                if until.is_set():
-                    return
-                await way()
-                self.hits[name] += 1
-                await self.restart_ended()
-                await anyio.sleep(self._chance.uniform(0.5, 2.0))
-
-    async def restart_ended(self) -> None:
-        """Start again whoever has stopped by itself, as whatever supervises a node would."""
-        for name, code in self._cluster.ended().items():
-            self.hits[f"ended with {code}"] += 1
-            self._cluster.failpoints.pop(name, None)
-            self._cluster.start(name)
-
-    def _one(self) -> str:
-        return self._chance.choice(self._cluster.names)
-
-    async def _for_a_while(self, least: float = 0.5, most: float = 4.0) -> None:
-        await anyio.sleep(self._chance.uniform(least, most))
-
-    async def kill(self) -> None:
-        name = self._one()
-        self._cluster.kill(name)
-        await self._for_a_while(0.0, 3.0)
-        self._cluster.start(name)
-
-    async def kill_all(self) -> None:
-        self._cluster.kill_all()
-        for name in self._cluster.names:
-            self._cluster.start(name)
-        await self._for_a_while(2.0, 4.0)
-
-    async def pause(self) -> None:
-        name = self._one()
-        self._cluster.pause(name)
-        await self._for_a_while()
-        self._cluster.go_on(name)
-
-    async def partition(self) -> None:
-        names = self._chance.sample(self._cluster.names, len(self._cluster.names))
-        cut = self._chance.randint(1, len(names) - 1)
-        await self._swallow([*self._cluster.between(names[:cut], names[cut:])])
-
-    async def isolate(self) -> None:
-        name = self._one()
-        await self._swallow([*self._cluster.between([name], [one for one in self._cluster.names if one != name])])
-
-    async def _swallow(self, links: list[Any]) -> None:
-        for link in links:
-            link.there.swallows = link.back.swallows = True
-        await self._for_a_while(1.0, 5.0)
-        for link in links:
-            link.there.swallows = link.back.swallows = False
-            link.reset()  # what was swallowed is missing from what TLS has counted
-
-    async def one_way(self) -> None:
-        name = self._one()
-        for (dialer, dialled), link in self._cluster.links.items():
-            if name in (dialer, dialled):
-                (link.there if dialer == name else link.back).stop()
-        await self._for_a_while(1.0, 4.0)
-        for (dialer, dialled), link in self._cluster.links.items():
-            if name in (dialer, dialled):
-                (link.there if dialer == name else link.back).release()
-
-    async def clog(self) -> None:
-        links = self._chance.sample(list(self._cluster.links.values()), 6)
-        for link in links:
-            link.there.stop()
-            link.back.stop()
-            await anyio.sleep(self._chance.uniform(0.0, 0.4))
-        for link in self._chance.sample(links, len(links)):
-            link.there.release()
-            link.back.release()
-            await anyio.sleep(self._chance.uniform(0.0, 0.4))
-
-    async def delay(self) -> None:
-        links = self._chance.sample(list(self._cluster.links.values()), 6)
-        for link in links:
-            link.there.delay_s, link.back.delay_s = self._chance.uniform(0, 0.2), self._chance.uniform(0, 0.2)
-        await self._for_a_while(2.0, 5.0)
-        for link in links:
-            link.there.delay_s = link.back.delay_s = 0.0
-
-    async def throttle(self) -> None:
-        name = self._one()
-        links = [link for pair, link in self._cluster.links.items() if name in pair]
-        for link in links:
-            link.there.bytes_per_s = link.back.bytes_per_s = 20_000.0
-        await self._for_a_while(2.0, 5.0)
-        for link in links:
-            link.there.bytes_per_s = link.back.bytes_per_s = 0.0
-
-    async def reset(self) -> None:
-        broken = sum(link.reset() for link in self._cluster.links.values())
-        self.hits["connections reset"] += broken
-
-    async def truncate(self) -> None:
-        for link in self._chance.sample(list(self._cluster.links.values()), 4):
-            way = self._chance.choice((link.there, link.back))
-            way.cuts_next = True
-
-    async def file_limit(self) -> None:
-        """Let no file of a node grow much longer: writes fail as on a disk without space, or the node stops."""
-        name = self._one()
-        self._cluster.limit(name, resource.RLIMIT_FSIZE, self._cluster.longest_file(name) + ENOUGH_FREE_BYTES)
-        await self._for_a_while(2.0, 5.0)
-        self._cluster.limit(name, resource.RLIMIT_FSIZE, resource.RLIM_INFINITY)
-
-    async def descriptor_limit(self) -> None:
-        """Let a node open nothing more, while its connections break."""
-        name = self._one()
-        self._cluster.limit(name, resource.RLIMIT_NOFILE, self._cluster.open_files(name))
-        for pair, link in self._cluster.links.items():
-            if name in pair:
-                link.reset()
-        await self._for_a_while(1.0, 3.0)
-        self._cluster.limit(name, resource.RLIMIT_NOFILE, 4_096)
-
-    async def slow_disk(self) -> None:
-        await self._restart_with(f"wal.before_fsync=sleep={self._chance.randint(20, 400)}@1+")
-        await self._for_a_while(3.0, 6.0)
-
-    async def failpoint(self) -> None:
-        place = self._chance.choice(
-            ("wal.before_fsync", "wal.after_fsync", "wal.before_write", "snapshot.before_rename")
-        )
-        await self._restart_with(f"{place}=kill@{self._chance.randint(1, 60)}")
-        await self._for_a_while(2.0, 5.0)
-
-    async def _restart_with(self, failpoint: str) -> None:
-        name = self._one()
-        self._cluster.kill(name)
-        self._cluster.failpoints[name] = failpoint
-        self._cluster.start(name)
-        del self._cluster.failpoints[name]
-
-    async def heal(self) -> None:
-        """End everything, and start everybody afresh who may be armed or slow."""
-        for link in self._cluster.links.values():
-            link.heal()
-        for name in sorted(self._cluster.paused):
-            self._cluster.go_on(name)
-        await self.restart_ended()
-        for name in self._cluster.names:
-            self._cluster.kill(name)
-            self._cluster.start(name)
 
 
 async def equal_states(client: Client) -> bool:
@@ -249,7 +68,7 @@ async def hurt(
     workers = [Worker(number, groups[number % GROUPS], history, random.Random(f"{seed}/{number}"))
                for number in range(GROUPS * WORKERS)]  # fmt: skip
     cluster = ProxiedCluster(folder, replicas=replicas, engine=engine, **BRISK.get(engine, {}))
-    nemesis = Nemesis(cluster, chance)
+    nemesis = ProcessNemesis(cluster, chance)
     async with anyio.create_task_group() as tasks:
         await cluster.put_proxies(tasks)
         with cluster:
@@ -269,14 +88,22 @@ async def hurt(
             async with Client.open(cluster.folder, sessions=8, open_timeout_s=HEAL_S) as client:
                 equal = await equal_states(client)
                 await read_back(client, history, groups)
-            codes = cluster.exit_codes()
+            cluster.ended()
         tasks.cancel_scope.cancel()
-    return _report(history, nemesis, elapsed, equal, codes)
+    return _report(history, nemesis, elapsed, equal, [*cluster.unexcused, *complaints(cluster)])
 
 
-def _report(
-    history: History, nemesis: Nemesis, elapsed: float, equal: bool, codes: dict[str, int | None]
-) -> dict[str, Any]:
+def complaints(cluster: ProxiedCluster) -> list[str]:
+    """List what no member may say, whatever is done to it: that it has a defect, or another state than the others."""
+    return [
+        f"{name}: {line[:600]}"
+        for name in cluster.names
+        for line in cluster.log(name).splitlines()
+        if any(word in line for word in ("Traceback", '"traceback"', "diverged"))
+    ]
+
+
+def _report(history: History, nemesis: ProcessNemesis, elapsed: float, equal: bool, wrong: list[str]) -> dict[str, Any]:
     operations = history.load
     known = sum(one.returned is not None for one in operations)
     begun = time.monotonic()
@@ -306,8 +133,9 @@ def _report(
         "invalid": problem or "",
         "unread": history.unread,
         "missing_faults": missing,
+        "wrong": wrong[:20],
         "check_s": round(time.monotonic() - begun, 1),
-        "ok": verdict.ok and equal and problem is None and not lost and set(codes.values()) == {None},
+        "ok": verdict.ok and equal and problem is None and not lost and not wrong,
     }
 
 

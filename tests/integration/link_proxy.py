@@ -106,6 +106,11 @@ class LinkProxy:
             pass  # one end is gone; the other one is let go below
         tasks.cancel_scope.cancel()
 
+    @property
+    def connections(self) -> int:
+        """Count the connections that go through now."""
+        return len(self._connections)
+
     def reset(self) -> int:
         """Break all connections as a crash of the network would; return how many."""
         broken = 0

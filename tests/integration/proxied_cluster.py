@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import resource
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,13 @@ from tests.integration.link_proxy import LinkProxy
 from tests.integration.process_cluster import ProcessCluster
 
 PEER_ADDRESS = re.compile(r'(?P<key>peer_address = )"(?P<address>[^"]+)"')
+
+
+CODES_OF_ACTIONS = {"kill": {-signal.SIGKILL}, "error": {1, 2}}
+"""Exit codes with which a member may end because of what a failpoint does: a disk that fails stops a node."""
+
+CODES_WITHOUT_SPACE = (1, 2)
+"""Exit codes of a member that finds no space while it starts; once it is ready, it waits for space."""
 
 
 class ProxiedCluster(ProcessCluster):
@@ -26,6 +34,16 @@ class ProxiedCluster(ProcessCluster):
         self.failpoints: dict[str, str] = {}
         """For members that are started from now on, the failpoints that are armed."""
         self.paused: set[str] = set()
+        self._readies: dict[str, int] = {}
+        """For each member, how often it had been ready when it was started last."""
+        self._full: dict[str, bool] = {}
+        """For each member, whether it was started to find no space somewhere."""
+        self.allowed: dict[str, frozenset[int]] = {}
+        """For members to which something is being done, the exit codes with which they may end by themselves."""
+        self.deaths: Counter[int] = Counter()
+        """How often members ended by themselves, by exit code."""
+        self.unexcused: list[str] = []
+        """Which of them had no reason to, with what they said last."""
 
     async def put_proxies(self, tasks: anyio.abc.TaskGroup) -> None:
         """Stand a proxy on each link; before any member is started."""
@@ -64,20 +82,72 @@ class ProxiedCluster(ProcessCluster):
 
     def ended(self) -> dict[str, int]:
         """Name the members that have ended by themselves, with their exit codes, and let go of them."""
-        ended = {name: process.poll() for name, process in self._running.items() if process.poll() is not None}
-        for name in ended:
-            del self._running[name]
-        return {name: code for name, code in ended.items() if code is not None}
+        ended: dict[str, int] = {}
+        for name, process in list(self._running.items()):
+            code = process.poll()
+            if code is not None:
+                del self._running[name]
+                self._judge_end(name, code)
+                ended[name] = code
+        return ended
 
-    def kill(self, name: str) -> None:
-        """Kill a member, paused or not."""
+    def _judge_end(self, name: str, code: int) -> None:
+        self.deaths[code] += 1
+        starting = self._full[name] and not self.is_ready(name)
+        if code not in self.allowed[name] and not (starting and code in CODES_WITHOUT_SPACE):
+            last = self.log(name).splitlines()[-1:]
+            self.unexcused.append(f"{name} ended with {code}: {' '.join(last)[:600]}")
+
+    def start(self, name: str) -> None:
+        """Start a member; what it may end with is what its failpoint makes of it."""
+        armed = self.failpoints.get(name, "")
+        kinds = [codes for action, codes in CODES_OF_ACTIONS.items() if f"={action}" in armed]
+        self.allowed[name] = frozenset().union(*kinds)
+        self._full[name] = "=full" in armed
+        self._readies[name] = self._times_ready(name)
+        super().start(name)
+
+    def _times_ready(self, name: str) -> int:
+        log = self.folder / f"{name}.log"
+        return log.read_bytes().count(b'"event": "ready"') if log.exists() else 0
+
+    def is_ready(self, name: str) -> bool:
+        """Say whether a member has said that it is ready since it was started last."""
+        return self._times_ready(name) > self._readies[name]
+
+    def kill(self, name: str) -> bool:  # type: ignore[override]  # says more than its parent does
+        """Kill a member, paused or not; say whether it ran."""
         self.paused.discard(name)
-        super().kill(name)
+        ran = self.pid(name) is not None
+        if ran:
+            super().kill(name)
+        else:
+            self.ended()
+        return ran
 
-    def pause(self, name: str) -> None:
-        """Let a member stand still."""
+    def kill_all(self) -> None:
+        """Kill all members that run at once."""
+        self.ended()
+        self.paused.clear()
+        super().kill_all()
+
+    def stands_still(self, name: str) -> bool:
+        """Say whether a member is stopped, by whomever."""
+        pid = self.pid(name)
+        if pid is None:
+            return False
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return False  # it has just ended
+        return state == "T"
+
+    def pause(self, name: str) -> bool:
+        """Let a member stand still; say whether it ran."""
+        ran = self.pid(name) is not None
         self._signal(name, signal.SIGSTOP)
         self.paused.add(name)
+        return ran
 
     def go_on(self, name: str) -> None:
         """Let it go on."""
@@ -89,12 +159,13 @@ class ProxiedCluster(ProcessCluster):
         if process is not None and process.poll() is None:
             process.send_signal(number)
 
-    def limit(self, name: str, what: int, most: int) -> None:
-        """Bound a resource of a running member; `resource.RLIM_INFINITY` ends it."""
+    def limit(self, name: str, what: int, most: int) -> bool:
+        """Bound a resource of a running member; `resource.RLIM_INFINITY` ends it. Say whether it ran."""
         pid = self.pid(name)
         if pid is not None:
             _, hard = resource.prlimit(pid, what)
             resource.prlimit(pid, what, (min(most, hard) if hard != resource.RLIM_INFINITY else most, hard))
+        return pid is not None
 
     def longest_file(self, name: str) -> int:
         """Return the length of a member's longest file."""

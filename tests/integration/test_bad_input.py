@@ -176,7 +176,7 @@ def node_parts_unchecked(net: Net, name: str):
     from bftkit.runtime import node_files
 
     honest = node_files._credentials
-    node_files._credentials = lambda config: read_credentials(net.folder / name / "keys")
+    node_files._credentials = lambda config, clock: read_credentials(net.folder / name / "keys")
     try:
         return node_parts(str(net.folder / name / "bftkit.toml"))
     finally:

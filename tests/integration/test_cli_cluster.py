@@ -60,17 +60,6 @@ def running(folder):
     return record
 
 
-def interrupted(process):
-    """Press Ctrl-C, again and again as people do, until a process ends; return its exit code."""
-    for _ in range(12):
-        process.send_signal(signal.SIGINT)
-        try:
-            return process.wait(5)
-        except subprocess.TimeoutExpired:
-            continue
-    raise AssertionError("it does not end")
-
-
 def wait_until(condition, seconds=60.0):
     deadline = time.monotonic() + seconds
     while not condition():
@@ -110,7 +99,9 @@ def test_an_operators_morning(net):
     assert all(wanted <= replica.keys() for replica in replicas)
     assert {replica["tls"] for replica in replicas} == {True}
     explained = document_of(bftkit("cluster", "explain", "--json", env=environment))["replicas"]
-    assert len(explained) == 4
+    assert [replica["id"] for replica in explained] == ["n0", "n1", "n2", "n3"]
+    assert all(wanted <= replica.keys() for replica in explained)
+    assert all(replica["explanation"] for replica in explained)
     assert bftkit("up", net, "--detach").returncode == 2
 
 
@@ -119,8 +110,10 @@ def test_one_node_may_be_killed_and_comes_back(net):
     record.signal(signal.SIGKILL)
     wait_until(lambda: not record.is_alive)
     assert document_of(bftkit("submit", "put", "after", "kill", "--json", "--cluster", net))["result"] == "ok"
-    replicas = document_of(bftkit("cluster", "status", "--json", "--cluster", net))["replicas"]
-    assert [("error" in replica) for replica in replicas] == [False, True, False, False]
+    for verb in ("status", "explain"):
+        replicas = document_of(bftkit("cluster", verb, "--json", "--cluster", net))["replicas"]
+        assert [("error" in replica) for replica in replicas] == [False, True, False, False]
+        assert {"waiting_for", "state_root", "leader"} <= replicas[1].keys(), "also of those that do not answer"
     with started("node", "run", net / "n1", stderr=subprocess.PIPE) as node:
         line = next(line for line in node.stderr if '"ready"' in line)
         assert json.loads(line)["node"] == "n1"
@@ -166,13 +159,13 @@ def test_the_demo_ends_in_a_verdict(tmp_path):
     done = bftkit("demo", "--json", "--seconds", "8", env={**os.environ, "TMPDIR": str(tmp_path)})
     figures = document_of(done)
     assert (figures["verdict"], figures["lost"], figures["duplicated"], figures["equal_state"]) == ("ok", 0, 0, True)
-    assert figures["committed"] > 0
+    assert figures["committed"] > 1000
     assert figures["throughput_tx_s"] > 0
     assert figures["first_commit_s"] > 0
     assert figures["leader_kill"]["leader"] == "n0"
     assert figures["leader_kill"]["commit_gap_ms"] > 0
     assert figures["leader_kill"]["longest_pause_ms"] > 0
-    assert figures["leader_kill"]["committed_after"] > 0
+    assert figures["leader_kill"]["committed_after"] > 6400
     assert figures["leader_kill"]["caught_up_batches"] >= 0
     assert (figures["agreeing"], figures["missing"]) == (4, [])
     assert (figures["engine"], figures["swapped_to"], figures["swap"]) == ("pbft", None, None)
@@ -246,7 +239,8 @@ def test_a_cluster_is_watched_and_explained(net):
         assert explained["summary"].startswith("nothing is pending")
         running(net / "n3").signal(signal.SIGKILL)
         assert " n3 " in next(line for line in watching.stdout if "does not answer" in line)
-        assert interrupted(watching) == 0
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(60) == 0
     found = document_of(bftkit("watch", "--cluster", net, "--seconds", 0.5, "--json"))
     assert [(replica["id"], "error" in replica) for replica in found["replicas"]] == [
         ("n0", False),

@@ -25,12 +25,15 @@ def anyio_backend() -> str:
 async def test_nobody_can_tell_that_the_nodes_are_hurt(tmp_path: Path) -> None:
     report = await hurt(tmp_path, SECONDS, 11, lambda line: None)
     sys.stdout.write(f"{report}\n")
+    assert report["invalid"] == ""
+    assert report["wrong"] == []
+    assert report["ok"]
     assert report["linearizable"] is True, report["reason"]
     assert report["equal_state"]
     assert report["lost"] == report["unread"] == 0
     assert report["queries"] > 0
     assert report["unknown"] <= 0.2 * report["operations"]
-    assert len(report["faults"]) >= 4
+    assert len(report["faults"]) > 4
 
 
 # --- The proxy ------------------------------------------------------------------------------------------------------

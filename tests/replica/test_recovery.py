@@ -135,45 +135,54 @@ def test_a_body_that_was_still_missing_is_fetched_after_a_restart_and_executed()
     assert again.executor.height == 1
 
 
-def test_after_a_snapshot_the_log_is_trimmed_and_what_is_left_suffices():
+def test_after_two_snapshots_the_log_is_trimmed_and_what_is_left_suffices_for_either():
     host = fresh(snapshot_positions=8)
     host.engine.react = lambda event: []
     execute_some(host, 11)
     make_stable(host, 4)
-    host.do(Persist(Mark(7), replaces_earlier=True))
-    assert trims(host) == []
     make_stable(host, 8)
-    assert host.saved is not None
-    assert host.saved[0].position == 8
-    (below,) = trims(host)
+    snapshots = [host.saved]
+    assert trims(host) == [], "the newest snapshot may rot, and then the log is all there is"
+    for stable in (12, 16, 20, 24, 28, 32):
+        execute_some(host, 4)
+        host.do(Persist(Mark(stable), replaces_earlier=True))
+        make_stable(host, stable)
+        if host.saved is not snapshots[-1]:
+            snapshots.append(host.saved)
+    assert [snapshot[0].position for snapshot in snapshots if snapshot is not None] == [8, 16, 24, 32]
+    below = trims(host)[-1]
     assert below > 1
     late = body_of("late")
     host.hear(1, late)
-    again = Host(host.settings, records=[r for r in host.records if r.index >= below], snapshot=host.saved)
-    again.start()
-    assert again.executor.roots() == host.executor.roots()
-    assert again.replica.commits.position == 11
-    assert again.engine.records == [Mark(7)]
-    assert again.replica.checkpoints.stable.position == 8
-    assert late.ref in again.uncommitted
+    kept = [record for record in host.records if record.index >= below]
+    for snapshot in snapshots[-2:]:
+        again = Host(host.settings, records=kept, snapshot=snapshot)
+        again.start()
+        assert again.executor.roots() == host.executor.roots()
+        assert again.replica.commits.position == 35
+        assert again.engine.records == [Mark(32)]
+        assert again.replica.checkpoints.stable.position == 32
+        assert late.ref in again.uncommitted
 
 
 def test_trimming_spares_the_newest_complete_step_record():
     host = fresh(snapshot_positions=4)
     host.do(Persist(Mark(1), replaces_earlier=True))
-    execute_some(host, 4)
-    make_stable(host, 4)
-    assert trims(host) == [1]
+    for stable in (4, 8, 12):
+        execute_some(host, 4)
+        make_stable(host, stable)
+    assert trims(host) == [1, 1]
 
 
 def test_trimming_spares_bodies_that_wait():
     host = fresh(snapshot_positions=4)
     waiting = body_of("waiting")
     host.hear(1, waiting)
-    execute_some(host, 4)
-    host.do(Persist(Mark(1), replaces_earlier=True))
-    make_stable(host, 4)
-    assert trims(host) == [1]
+    for stable in (4, 8, 12):
+        execute_some(host, 4)
+        host.do(Persist(Mark(stable), replaces_earlier=True))
+        make_stable(host, stable)
+    assert trims(host) == [1, 1]
 
 
 def test_a_state_that_was_restored_but_differs_from_the_stable_one_halts():

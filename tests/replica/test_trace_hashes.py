@@ -12,6 +12,7 @@ RUNS += [("pbft", 4, profile, seed) for profile in ("network", "crash", "byzanti
 RUNS += [("pbft", 7, "all", seed) for seed in range(2)]
 RUNS += [("raft", members, "all", seed) for members in (1, 3, 5) for seed in range(2)]
 RUNS += [("raft", 3, profile, 0) for profile in ("network", "crash")]
+RUNS += [("hotstuff", 4, profile, seed) for profile in ("network", "crash", "byzantine", "all") for seed in range(2)]
 
 
 def test_the_traces_are_those_that_are_known(golden):

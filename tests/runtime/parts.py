@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -22,6 +23,9 @@ class Hands:
 
     def now_ms(self) -> int:
         return self.now
+
+    def wall_time(self) -> datetime:
+        return datetime.fromtimestamp(self.now / 1_000, UTC)
 
 
 class Channel:

@@ -30,10 +30,11 @@ from bftkit.storage.memory import MemoryStorage
 pytestmark = pytest.mark.anyio
 
 FAST = {"view_timeout_ms": 400}
+OPTIONS = {"hotstuff": {"leaders": "reputation"}}  # a member that is down does not cost a timeout each turn
 
 
 def four(factory=Counter, **options: Any) -> Cluster:
-    cluster = Cluster.in_memory(4, factory, options=FAST, **options)
+    cluster = Cluster.in_memory(4, factory, options=FAST | OPTIONS.get(options.get("engine", ""), {}), **options)
     cluster.tuning = ReplicaTuning(progress_ms=20, sync_grace_ms=20, fetch_retry_ms=20, snapshot_positions=8)
     return cluster
 
@@ -79,8 +80,9 @@ async def test_names_keep_their_order_beyond_ten():
 # --- Running ---------------------------------------------------------------------------------------------------------
 
 
-async def test_every_node_takes_commands_and_all_agree():
-    async with four() as cluster:
+@pytest.mark.parametrize("engine", ["pbft", "hotstuff"])
+async def test_every_node_takes_commands_and_all_agree(engine):
+    async with four(engine=engine) as cluster:
         assert [node.name for node in cluster.nodes] == ["n0", "n1", "n2", "n3"]
         for node in cluster.nodes:
             await node.submit(b"5")
@@ -88,8 +90,9 @@ async def test_every_node_takes_commands_and_all_agree():
         assert [await total(node) for node in cluster.nodes] == [20] * 4
 
 
-async def test_a_node_stops_and_starts_again_with_what_its_storage_holds():
-    async with four(limits=Limits(checkpoint_interval=4)) as cluster:
+@pytest.mark.parametrize("engine", ["pbft", "hotstuff"])
+async def test_a_node_stops_and_starts_again_with_what_its_storage_holds(engine):
+    async with four(limits=Limits(checkpoint_interval=4), engine=engine) as cluster:
         for _ in range(6):
             await cluster.nodes[0].submit(b"1")
         await agree(cluster.nodes)

@@ -12,6 +12,7 @@ from bftkit.runtime.dialer import dial
 from bftkit.runtime.endpoint import Endpoint
 from bftkit.runtime.listener import Listener, Refusals, host_and_port
 from bftkit.wire.framing import FrameType, encode_frame
+from tests.runtime.parts import Hands
 from tests.runtime.tcp_members import QUICK, Cluster, running, vote
 
 pytestmark = [pytest.mark.anyio, pytest.mark.network]
@@ -23,13 +24,13 @@ def cluster(request, tmp_path):
 
 
 @asynccontextmanager
-async def linked(cluster, tuning=QUICK, *, other_tuning=None):
+async def linked(cluster, tuning=QUICK, *, other_tuning=None, other_clock=None):
     """Yield the two ends of one connection; both run."""
     ends = {
         name: Endpoint(
-            cluster.identity(name), cluster.members, credentials=cluster.files("node", name), tuning=own_tuning
+            cluster.identity(name), cluster.members, credentials=cluster.files("node", name), tuning=own, clock=clock
         )
-        for name, own_tuning in (("n0", tuning), ("n1", other_tuning or tuning))
+        for name, own, clock in (("n0", tuning, None), ("n1", other_tuning or tuning, other_clock))
     }
     accepted = []
     arrived = anyio.Event()
@@ -114,6 +115,29 @@ async def test_a_frame_that_does_not_end(cluster):
         tasks.start_soon(trickle, first)
         assert await ended(second) == "a frame was not complete within 100 ms"
         assert "not complete within 100 ms" in await ended(first)
+
+
+async def test_how_long_a_frame_may_take_is_read_from_the_clock(cluster):
+    header = encode_frame(FrameType.VOTE, bytes(1000))[0]
+    clock = Hands()
+
+    async def trickle(connection):
+        connection.send([header])
+        while connection.send([b"."]):
+            await anyio.sleep(0.005)
+
+    impatient = NetworkTuning(frame_timeout_ms=100)
+    async with linked(cluster, other_tuning=impatient, other_clock=clock) as (first, second):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(trickle, first)
+            tasks.start_soon(ended, second)
+            while second.outbox.statistics.bytes_received < 60:
+                await anyio.sleep(0.005)
+            assert second.reason is None, "three times as long as it may take, but the clock stands still"
+            while second.reason is None:
+                clock.now += 20
+                await anyio.sleep(0.005)
+        assert second.reason == "a frame was not complete within 100 ms"
 
 
 async def test_an_idle_connection_is_held_by_pings(cluster):

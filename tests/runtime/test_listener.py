@@ -10,6 +10,7 @@ import pytest
 from bftkit.errors import ConfigurationError, HandshakeRefused
 from bftkit.runtime.connection import NetworkTuning
 from bftkit.runtime.listener import REFUSALS_KEPT, Refusals, Strangers, host_and_port
+from tests.runtime.parts import Hands
 from tests.runtime.tcp_members import Cluster, running
 
 CROWDED = NetworkTuning(strangers=10, strangers_per_address=2, stranger_grace_ms=20, reconnect_max_ms=50)
@@ -42,6 +43,19 @@ async def test_when_there_are_too_many_strangers_the_oldest_makes_way():
     scopes = [hasty.admit("127.0.0.1") for _ in range(3)]
     assert [scope.cancel_called for scope in scopes] == [True, False, False]
     assert len(hasty) == 2
+
+
+@pytest.mark.anyio
+async def test_how_long_a_stranger_may_stay_is_read_from_the_clock():
+    clock = Hands()
+    strangers = Strangers(NetworkTuning(strangers=1, stranger_grace_ms=60_000), clock)
+    oldest = strangers.admit("127.0.0.1")
+    clock.now += 59_999
+    with pytest.raises(HandshakeRefused, match="too many connections"):
+        strangers.admit("127.0.0.1")
+    clock.now += 1
+    strangers.admit("127.0.0.1")
+    assert oldest.cancel_called
 
 
 def test_equal_refusals_are_counted_together_and_the_latest_are_kept():

@@ -21,7 +21,8 @@ from bftkit.replica.client_messages import (
 from bftkit.runtime.admin_messages import AdminAsk
 from bftkit.runtime.cluster import Cluster
 from bftkit.runtime.memory_transport import MemoryNetwork
-from bftkit.runtime.node import EVENT_BUFFER, Node, NodeEvent, NodeParts, identity_of
+from bftkit.runtime.node import EVENT_BUFFER, Node, NodeEvent, identity_of
+from bftkit.runtime.node_parts import NodeParts
 from bftkit.storage.memory import MemoryStorage
 from bftkit.wire.auth import SigningKey
 from tests.replica.parts import CLIENT, KEYS, genesis_of, open_session, settings_of

@@ -15,7 +15,7 @@ from bftkit.errors import ApplicationError, NotReady, Rejected
 from bftkit.replica import read_queue
 from bftkit.replica.read_queue import ASK_AGAIN_MS
 from bftkit.replica.sessions import MAX_RESULTS_BYTES
-from bftkit.runtime import node_questions, reads
+from bftkit.runtime import reads
 from bftkit.runtime.admin_messages import AdminAnswer, AdminAsk
 from bftkit.runtime.cluster import Cluster
 from bftkit.runtime.reads import ReadOutcome, ReadStage
@@ -277,12 +277,13 @@ async def test_a_caller_in_the_process_gets_an_exception_for_what_has_no_answer(
                     await node.query(b"", timeout=60)
 
             tasks.start_soon(ask)
-            await anyio.wait_all_tasks_blocked()
+            while not len(node.reads._queue):
+                await anyio.lowlevel.checkpoint()
             node.stop()
 
 
 async def test_an_answer_that_fits_no_frame_is_refused_in_words(monkeypatch):
-    monkeypatch.setattr(node_questions, "MAX_RESULTS_BYTES", 0)
+    monkeypatch.setattr(reads, "MAX_RESULTS_BYTES", 0)
     async with Cluster.in_memory(1, Counter, engine="solo") as cluster:
         answer = await cluster.nodes[0].answer_admin(AdminAsk(1, "query"))
         assert not answer.ok

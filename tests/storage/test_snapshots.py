@@ -110,6 +110,19 @@ def test_a_file_under_another_height_is_damaged(disk):
     assert SnapshotStore(disk, "snapshots").newest() is None
 
 
+@pytest.mark.parametrize("magic", [b"bftwal\0\0", b"bftslot\0"])
+def test_what_belongs_to_another_file_is_damage_and_the_older_one_is_used(disk, magic):
+    store = SnapshotStore(disk, "snapshots")
+    for height in (3, 7):
+        store.save(height, [b"state"], b"")
+    disk.overwrite(path_of(7), 0, encode_preamble(magic, VERSION))
+    again = SnapshotStore(disk, "snapshots")
+    newest = again.newest()
+    assert newest is not None
+    assert newest.height == 3
+    assert again.damaged[7].reason == "its preamble is damaged"
+
+
 def test_another_format_is_refused(disk):
     SnapshotStore(disk, "snapshots").save(1, [b"data"], b"")
     disk.overwrite(path_of(1), 0, encode_preamble(MAGIC, VERSION + 1))

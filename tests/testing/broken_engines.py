@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -330,6 +331,28 @@ class Secretive(Wrapped):
 
     def status(self) -> EngineStatus:
         return msgspec.structs.replace(self.inner.status(), waiting_for="", waiting_on=())
+
+
+class Vague(Wrapped):
+    """An engine that says for what it waits, and not for whom."""
+
+    def status(self) -> EngineStatus:
+        return msgspec.structs.replace(self.inner.status(), waiting_on=())
+
+
+class Modern(Wrapped):
+    """An engine whose timers are longer under one interpreter: the environment stands for the version."""
+
+    def step(self, event: Any) -> list[Any]:
+        longer = int(os.environ.get("LONGER_MS", "0"))
+        return [
+            msgspec.structs.replace(one, delay_ms=one.delay_ms + longer) if isinstance(one, SetTimer) else one
+            for one in self.inner.step(event)
+        ]
+
+
+def build_modern(*arguments: Any) -> Modern:
+    return Modern(PBFT.build(*arguments))
 
 
 # --- Records, proofs, inputs ----------------------------------------------------------------------------------------

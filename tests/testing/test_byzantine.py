@@ -123,13 +123,13 @@ def test_a_behaviour_follows_from_its_seed():
 
 def test_kinds_are_told_apart():
     said = messages_of(without_a_fault) + messages_of(with_a_change_of_views)
-    found = {kind_of(SPEC, message): type(message) for message in said}
+    found = {kind_of(message): type(message) for message in said}
     assert set(EVERYTHING) - set(found) == {"question"}
     assert found["proposal"] is PrePrepare
     assert found["talk"] is Suspect
     assert found["checkpoint"] is CheckpointVote
-    assert kind_of(SPEC, FetchCommits(3)) == "question"
-    assert kind_of(SPEC, Prepare(0, 1, bytes(32))) == kind_of(SPEC, CommitVote(0, 1, bytes(32))) == "vote"
+    assert kind_of(FetchCommits(3)) == "question"
+    assert kind_of(Prepare(0, 1, bytes(32))) == kind_of(CommitVote(0, 1, bytes(32))) == "vote"
 
 
 def test_a_liar_that_says_everything_as_it_is_changes_nothing():

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from bftkit.core.outputs import Persist
 from bftkit.errors import ConfigurationError, EngineError
+from bftkit.testing import program
 from bftkit.testing.campaign import CampaignError, make_plan, run_campaign, shard_of
 from bftkit.testing.campaign_state import MOST_FINDINGS, CampaignState, Figures, Finding, Plan
 from bftkit.testing.client import SimulatedClient
@@ -275,6 +276,14 @@ def test_a_campaign_that_was_interrupted_goes_on(tmp_path):
     assert run_campaign(range(35), **how, executor=executor).figures.schedules == 35
 
 
+def test_a_file_of_other_sources_is_refused(tmp_path, monkeypatch):
+    file = tmp_path / "state.json"
+    run_campaign(range(4), **SOLO, executor=Inline(), resume=file)
+    monkeypatch.setattr(program, "digest_of_sources", lambda roots: "changed")
+    with pytest.raises(ConfigurationError, match=r"the program has changed: .* sources changed"):
+        run_campaign(range(8), **SOLO, executor=Inline(), resume=file)
+
+
 def test_a_file_of_another_campaign_is_refused(tmp_path):
     file = tmp_path / "state.json"
     run_campaign(range(4, 8), **SOLO, executor=Inline(), resume=file)
@@ -288,8 +297,8 @@ def test_a_file_of_another_campaign_is_refused(tmp_path):
     assert "engine was solo, not pbft" in refusal(engine="pbft", replicas=4)
     assert "seeds 4:8 are done, which are not in 5:9" in refusal(range(5, 9))
     document = json.loads(file.read_text())
-    file.write_text(json.dumps({**document, "version": "bftkit 0"}))
-    assert "begun with bftkit 0" in refusal()
+    file.write_text(json.dumps({**document, "program": "bftkit 0"}))
+    assert "the program has changed: it was begun with bftkit 0, and this is bftkit " in refusal()
     file.write_text(json.dumps({**document, "format": 9}))
     assert "its format is 9" in refusal()
     file.write_text("{}")

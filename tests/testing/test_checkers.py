@@ -14,10 +14,12 @@ from bftkit.core.statement import Statement, statement_bytes
 from bftkit.core.votes import Evidence
 from bftkit.plugins import load_engine
 from bftkit.replica.client_messages import ReadReply, Refusal, Reply, SessionOpened
+from bftkit.replica.execution import state_root_of
 from bftkit.replica.outputs import Execute, Report
 from bftkit.replica.settings import ReplicaSettings
-from bftkit.testing.checkers import Checkers, Violation, answer_to, state_digest
+from bftkit.testing.checkers import Checkers, Violation
 from bftkit.testing.machine import WatchedMachine, tagged
+from bftkit.testing.machine_beside import answer_to
 from bftkit.testing.profile import Profile
 from bftkit.testing.simulation import finish, make_world
 
@@ -201,7 +203,7 @@ def machine_after(*commands: bytes) -> bytes:
     machine = Counter()
     for command in commands:
         machine.apply(CommittedBatch(0, 1, [command]))
-    return state_digest(machine)
+    return state_root_of(machine, 0)
 
 
 def reading() -> Checkers:

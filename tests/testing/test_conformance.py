@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import ast
+import os
+import shlex
+import sys
+from pathlib import Path
 
 import pytest
 
+from bftkit.core.engine import EngineSpec
 from bftkit.errors import ConfigurationError
 from bftkit.testing.checkers import Violation
 from bftkit.testing.conformance import (
@@ -20,12 +25,13 @@ from bftkit.testing.conformance import (
     run_cases,
     sizes_of,
 )
-from bftkit.testing.scenario import replay
+from bftkit.testing.scenario import replay_scenario
 from bftkit.testing.solo import solo_spec
-from tests.testing.broken_engines import BROKEN, CRASH_TOLERANT, PBFT, broken, forgetting
+from tests.testing.broken_engines import BROKEN, CRASH_TOLERANT, PBFT, Vague, broken, build_modern, forgetting
 
 NAMES = [each.name for each in PROPERTIES]
 SEEDS = range(1, 9)
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("case", conformance_cases("solo"), ids=str)
@@ -50,6 +56,49 @@ def test_an_engine_that_breaks_a_promise_is_found_out(name):
     (result,) = run_cases(conformance_cases(BROKEN[name], properties=[name], seeds=SEEDS))
     assert result.failure is not None
     assert (result.name, result.failure.property, result.failure.engine) == (name, name, BROKEN[name].name)
+
+
+def test_an_engine_that_does_not_say_for_whom_it_waits_is_found_out():
+    (result,) = run_cases(conformance_cases(broken(PBFT, Vague), properties=["explains"], seeds=[1]))
+    assert result.failure is not None
+    assert "does not say for whom" in result.failure.problem
+
+
+# --- Other interpreters ---------------------------------------------------------------------------------------------
+
+
+def others() -> list[str]:
+    """Return the interpreters that are there with what bftkit needs: those of nox, and what the environment names."""
+    named = os.environ.get("BFTKIT_PYTHONS", "").split(os.pathsep)
+    return [*filter(None, named), *map(str, sorted(ROOT.glob(".nox/tests-*/bin/python")))]
+
+
+def run_elsewhere(interpreter: str, spec: EngineSpec = PBFT) -> Failure | None:
+    (case,) = conformance_cases(spec, properties=["hash-seeds"], interpreters=[interpreter])
+    return case.failure()
+
+
+@pytest.mark.parametrize("interpreter", [sys.executable, *others()])
+def test_a_run_is_the_same_under_another_interpreter(interpreter):
+    assert run_elsewhere(interpreter) is None
+
+
+def test_a_run_that_depends_on_the_interpreter_is_found_out(tmp_path):
+    """This one under another name, by which the engine tells them apart."""
+    other = tmp_path / "python-of-next-year"
+    other.write_text(f'#!/bin/sh\nLONGER_MS=1 exec {shlex.quote(sys.executable)} "$@"\n')
+    other.chmod(0o755)
+    assert run_elsewhere(str(other)) is None
+    found = run_elsewhere(str(other), broken(PBFT, build=build_modern))
+    assert found is not None
+    assert f"'{other}': " in found.problem
+    assert "under several interpreters differ" in found.problem
+    assert f"interpreters=['{other}'])" in found.again[0]
+
+
+def test_an_interpreter_that_is_not_there_is_a_clear_error():
+    with pytest.raises(ConfigurationError, match="no interpreter /nowhere/python"):
+        conformance_cases("solo", interpreters=["/nowhere/python"])
 
 
 # --- What is reported -----------------------------------------------------------------------------------------------
@@ -79,7 +128,7 @@ def test_the_case_in_a_failure_is_small_and_can_be_played_by_itself(failure):
     assert len(commands.splitlines()) <= 8 < len(whole.property.plan(_trial(whole)))
     assert "restarts" in trace
     with pytest.raises(Violation, match="another content was signed"):
-        replay(commands + "----\n", forgetting(), LIES)
+        replay_scenario(commands + "----\n", forgetting(), LIES)
 
 
 def _trial(case: Case):

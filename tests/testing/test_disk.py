@@ -233,3 +233,18 @@ def test_the_same_seed_gives_the_same_disk(mode):
         return disk.contents()
 
     assert run() == run()
+
+
+@pytest.mark.parametrize("mode", [mode for mode in CrashMode if mode is not CrashMode.KILL])
+def test_a_crash_says_whether_there_was_anything_to_lose(mode):
+    disk = SimulatedDisk(random.Random(1))
+    file = disk.open_append("one")
+    assert disk.crash(mode), "its name was not durable"
+    file = disk.open_append("one")
+    file.write((b"one",))
+    file.sync()
+    disk.sync_directory("")
+    assert not disk.crash(mode)
+    disk.open_append("one").write((b"two",))
+    assert disk.crash(mode)
+    assert not disk.crash(mode)

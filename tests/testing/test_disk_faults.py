@@ -224,3 +224,81 @@ def test_a_disk_that_nothing_waits_for_is_not_watched():
     for _ in range(2):
         with pytest.raises(SimulatedCrash):
             file.write((b"x",))
+
+
+# --- Telling what happened ---
+
+
+@pytest.fixture
+def told():
+    return []
+
+
+def test_a_flipped_bit_is_met_by_the_first_read_that_returns_it(told):
+    disk = new_disk(one="AB", two="C")
+    disk.flip_bit("one", 700, then=lambda: told.append("met"))
+    disk.read("two", 0, 1_000)
+    disk.read("one", 0, 700)
+    disk.read("one", 701, 1_000)
+    assert told == []
+    disk.crash(CrashMode.TORN)
+    disk.no_more_faults()
+    disk.read("one", 600, 101)
+    disk.read("one", 600, 101)
+    assert told == ["met"]
+
+
+def test_a_flipped_bit_that_is_gone_before_anybody_reads_it_is_never_met(told):
+    disk = new_disk(one="A", two="A", three="A")
+    for name in ("one", "two", "three"):
+        disk.flip_bit(name, 100, then=lambda: told.append("met"))
+    disk.overwrite("one", 0, sectors("A"))
+    disk.open_append("two").truncate(50)
+    disk.rename("one", "three")
+    for name in ("two", "three"):
+        disk.read(name, 0, 1_000)
+    assert told == []
+
+
+def test_whoever_asks_for_a_fault_is_told_when_it_happens_and_not_before(told):
+    disk = new_disk(one="AB", two="CD")
+    file = disk.open_append("one")
+    disk.fail("sync", then=lambda: told.append("sync"))
+    disk.fail("read", 2, then=lambda: told.append("read"))
+    disk.short_write(then=lambda: told.append("short"))
+    disk.misdirect_write("two", then=lambda: told.append("astray"))
+    disk.misdirect_read("two", then=lambda: told.append("misread"))
+    assert told == []
+    for _ in range(2):
+        with pytest.raises(StorageError):
+            disk.read("one", 0, 1)
+    with pytest.raises(StorageError):
+        file.write((b"some bytes",))
+    with pytest.raises(StorageError):
+        file.sync()
+    disk.open_append("two").write((sectors("E"),))
+    disk.read("two", 0, 100)
+    assert told == ["read", "read", "short", "sync", "astray", "misread"]
+
+
+def test_a_full_disk_says_so_when_something_finds_no_space_the_first_time(told):
+    disk = new_disk(one="A")
+    file = disk.open_append("one")
+    disk.fill(10, then=lambda: told.append("full"))
+    file.write((b"ten bytes.",))
+    assert told == []
+    for _ in range(2):
+        with pytest.raises(StorageFull):
+            file.write((b"more",))
+    assert told == ["full"]
+
+
+def test_a_crash_in_place_of_an_operation_is_told(told):
+    disk = new_disk(one="A")
+    disk.crash_after(1, lambda: told.append("crash"))
+    disk.read("one", 0, 1)
+    assert told == []
+    for _ in range(2):
+        with pytest.raises(SimulatedCrash):
+            disk.read("one", 0, 1)
+    assert told == ["crash"]

@@ -29,12 +29,16 @@ def test_the_plan_holds_every_fault_in_order_of_time():
 
 @pytest.mark.parametrize("kind", PLANNED)
 def test_every_planned_fault_happens(kind):
-    counted = {"rot": ("bit_flips", "misdirected_reads")}.get(kind, (kind,))
+    counted = {
+        "rot": ("bit_flips", "misdirected_reads", "misdirected_writes"),
+        "failpoints": ("at failpoints",),
+    }.get(kind, (kind,))
     hits: Counter[str] = Counter()
     for seed in range(12):
         world = make_world(seed, load_engine("pbft"), 4, Profile(**{kind: 4}, clients=2, envelopes=20, think_ms=50))
         run(world)
         hits.update(world.hits)
+        hits["at failpoints"] += sum(name.startswith("failpoint: ") for name in world.hits)
         assert len(world.faults) == 4
     assert all(hits[name] for name in counted), (kind, hits)
 

@@ -149,10 +149,51 @@ def test_what_was_sent_long_ago_comes_again_even_after_a_crash():
     assert set(again) - {0}, "something of the earlier session"
 
 
+def test_an_old_message_comes_again_over_its_own_link_whoever_speaks_now():
+    watched = Watched(replay=1.0)
+    watched.send(3, 0, 1)
+    watched.heard.clear()
+    watched.network.send(1, 2, "new")
+    watched.run()
+    (again,) = [each for each in watched.heard if each[1] == 1]
+    assert again in [(0, 1, number) for number in range(3)]
+    watched.heard.clear()
+    watched.network.crash(0)
+    for _ in range(20):
+        watched.network.send(1, 2, "newer")
+    watched.run()
+    assert not [each for each in watched.heard if each[0] == 0], "nobody is there who could have sent it"
+
+
+def test_everything_that_was_sent_may_come_again():
+    watched = Watched(replay=0.5)
+    watched.send(3_000, 0, 1)
+    watched.heard.clear()
+    for _ in range(6_000):
+        watched.network.send(1, 2, "new")
+    watched.run()
+    again = [message for sender, _, message in watched.heard if sender == 0 and isinstance(message, int)]
+    assert len(set(again)) > 1_000
+    assert min(again) < 50
+    assert max(again) > 2_950
+
+
+def test_a_liar_sends_again_as_its_own_what_others_have_sent():
+    watched = Watched(replay=1.0)
+    watched.network.liars = [2]
+    watched.send(50, 0, 1)
+    watched.run()
+    assert {message for sender, _, message in watched.heard if sender == 2}
+    assert watched.hits["replay by a liar"]
+    assert watched.hits["replay"]
+
+
 def test_a_slow_link_takes_its_time_for_each_message():
     watched = Watched(link_us=(0, 0))
     watched.network.pace(0, 1, 500_000)
+    assert watched.hits["throttles"] == 0
     assert 3 <= len(watched.send(10)) <= 5, "two seconds at half a second each"
+    assert watched.hits["throttles"] == 10
     watched.network.pace(0, 1, 0)
     watched.run(10 * SECOND)
     assert len(watched.send(10)) == 10

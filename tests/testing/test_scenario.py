@@ -7,7 +7,7 @@ import pytest
 from bftkit.plugins import load_engine
 from bftkit.testing.checkers import Violation
 from bftkit.testing.engine_group import EngineGroup, Rewrite
-from bftkit.testing.scenario import Scenario, ScenarioError, replay, scenarios_page
+from bftkit.testing.scenario import Scenario, ScenarioError, replay_scenario, scenarios_page
 from bftkit.testing.solo import solo_spec
 
 PBFT = load_engine("pbft")
@@ -33,16 +33,16 @@ def silence(member: int, group: EngineGroup) -> Rewrite:
 
 def traces(*lines: str) -> str:
     """What happens, with the commands left out."""
-    return replay("\n".join([*lines, "----"]), PBFT, {"silence": silence}).partition("----\n")[2]
+    return replay_scenario("\n".join([*lines, "----"]), PBFT, {"silence": silence}).partition("----\n")[2]
 
 
 def test_any_engine_has_scenarios():
-    assert replay(SOLO, solo_spec()) == SOLO
+    assert replay_scenario(SOLO, solo_spec()) == SOLO
 
 
 def test_traces_are_written_anew_and_the_rest_is_kept():
     stale = re.sub(r"(?m)^ +\d.*\n", "   99 something else\n", SOLO) + "\n# again\nrun 1\n----\n  3 n0 was here\n"
-    assert replay(stale, solo_spec()) == SOLO + "\n# again\nrun 1\n----\n"
+    assert replay_scenario(stale, solo_spec()) == SOLO + "\n# again\nrun 1\n----\n"
 
 
 def test_options_and_the_interval_are_the_scenarios_own():
@@ -159,7 +159,7 @@ def test_readers_leaders_and_the_end_of_an_epoch():
 def test_a_scenario_begins_with_a_cluster():
     for text in ("run 5\n", "----\n"):
         with pytest.raises(ScenarioError, match="begins with a cluster"):
-            replay(text, PBFT)
+            replay_scenario(text, PBFT)
 
 
 def test_a_page_shows_comments_as_text_and_the_rest_as_it_is(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from bftkit.errors import ConfigurationError
 from bftkit.testing.journal import Journal
 from bftkit.testing.profile import Profile
-from bftkit.testing.shrink import Case, minimal, record_case, rule_of, shrink
+from bftkit.testing.shrink import Case, minimal, record_case, rule_of, shrink_case
 from bftkit.testing.simulation import run_schedule
 
 
@@ -58,15 +58,34 @@ def test_a_file_that_holds_no_case_is_refused(tmp_path):
 def test_a_case_that_breaks_nothing_is_refused():
     case, _ = record_case(1, engine="solo", replicas=1, profile="calm")
     with pytest.raises(ConfigurationError, match="breaks no rule"):
-        shrink(case)
+        shrink_case(case)
 
 
-def test_a_failing_schedule_becomes_a_handful_of_decisions(monkeypatch):
+@pytest.fixture
+def forgetting(monkeypatch):
+    """Let members forget what they signed when they crash."""
     from bftkit.replica.safety import SigningGuard
     from bftkit_pbft import restart
 
     monkeypatch.setattr(SigningGuard, "restore", lambda self, record: None)
     monkeypatch.setattr(restart, "_REPLAYS", {kind: lambda state, record: None for kind in restart._REPLAYS})
+
+
+def test_a_failing_schedule_has_no_more_members_than_it_needs(forgetting):
+    profile = Profile(crashes=6, power_cuts=2, loss=0.1, link_us=(200, 20_000), duration_ms=2_000)
+    for seed in range(40):
+        case, outcome = record_case(seed, engine="pbft", replicas=7, profile=profile)
+        if outcome.violations:
+            break
+    else:
+        pytest.fail("a member that forgets its votes broke no rule")
+    shrunk = shrink_case(case, most_runs=60)
+    assert shrunk.case.replicas < 7
+    assert rule_of(shrunk.case.violation) == rule_of(outcome.violations[0])
+    assert shrunk.case.run().violations[0] == shrunk.case.violation
+
+
+def test_a_failing_schedule_becomes_a_handful_of_decisions(forgetting):
     profile = Profile(crashes=6, power_cuts=2, loss=0.1, link_us=(200, 20_000), duration_ms=2_000)
     for seed in range(40):
         case, outcome = record_case(seed, engine="pbft", profile=profile)
@@ -74,7 +93,7 @@ def test_a_failing_schedule_becomes_a_handful_of_decisions(monkeypatch):
             break
     else:
         pytest.fail("a member that forgets its votes broke no rule")
-    shrunk = shrink(case, most_runs=250)
+    shrunk = shrink_case(case, most_runs=250)
     assert shrunk.runs <= 250
     assert len(shrunk.case.decisions) < shrunk.decisions_before / 10
     assert shrunk.case.profile.clients == 1

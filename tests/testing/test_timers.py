@@ -110,7 +110,7 @@ def test_some_timers_are_late_but_never_early_nor_for_ever():
     delays = [at // MS for _, at in watched.run(10_000)]
     assert len(delays) == 200
     assert set(delays) == {10 * times for times in range(1, LATEST + 1)}
-    assert watched.world.hits["late_timers"] == 200
+    assert watched.world.hits["late_timers"] == sum(delay > 10 for delay in delays) < 200
 
 
 def test_no_timer_is_late_once_everything_has_healed():

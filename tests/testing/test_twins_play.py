@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from bftkit.testing.engine_group import EngineGroup
-from bftkit.testing.twins_play import TwinsCase, TwinsTiming, kind_of, run_twins_case
+from bftkit.testing.message_sorts import sort_of
+from bftkit.testing.twins_play import TwinsCase, TwinsTiming, run_twins_case
 from bftkit.testing.twins_scenarios import (
     LOSSES,
     PROPOSALS,
@@ -48,7 +49,7 @@ def one_view(rest: str) -> TwinsCase:
 
 
 def test_messages_are_told_apart_by_their_names():
-    kinds = {name: kind_of(type_) for name, type_ in vars(messages).items() if type_ in messages.PbftMessage.__args__}
+    kinds = {name: sort_of(type_) for name, type_ in vars(messages).items() if type_ in messages.PbftMessage.__args__}
     assert kinds == {
         "PrePrepare": PROPOSALS,
         "FetchProposal": PROPOSALS,

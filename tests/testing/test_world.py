@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections import Counter as Tally
 
 import pytest
 
 from bftkit.batteries.counter import Counter
 from bftkit.batteries.kv import KeyValue, add
+from bftkit.errors import ConfigurationError, EngineError
 from bftkit.plugins import load_engine
+from bftkit.testing.fault_atlas import Spare
 from bftkit.testing.profile import Profile
 from bftkit.testing.simulation import finish, make_world, run_schedule, simulate
 from bftkit.testing.solo import solo_spec
+from bftkit.testing.world import World
 
 PBFT = load_engine("pbft")
+ROT = ("bit_flips", "misdirected_reads", "misdirected_writes")
 BRIEF = Profile(clients=1, envelopes=2, duration_ms=500)
 
 
@@ -27,8 +32,39 @@ def test_groups_of_all_sizes_work(members):
 
 def test_a_member_alone_works_and_nobody_at_all_does_not():
     assert finish(make_world(1, solo_spec(), 1, BRIEF)).ok
-    with pytest.raises(ValueError, match="1 to 31"):
+    with pytest.raises(ConfigurationError, match="to 31 replicas, not 32"):
         make_world(1, PBFT, 32, BRIEF)
+
+
+def test_a_seed_and_a_profile_make_a_world():
+    named, fixed = World(5, "network"), World(5, BRIEF, engine=PBFT, replicas=7)
+    assert (named.drawn.name, named.settings.spec.name, len(named.nodes)) == ("network", "pbft", 4)
+    assert (fixed.drawn, len(fixed.nodes)) == (BRIEF, 7)
+    assert finish(named).trace_hash == run_schedule(5, profile="network").trace_hash
+    assert World(5, "network").drawn != World(6, "network").drawn
+
+
+def test_a_world_is_written_down_and_played_back():
+    recorded = World(5, "network", record=True)
+    outcome = finish(recorded)
+    decisions = recorded.choices.recorded
+    assert decisions
+    assert finish(World(5, recorded.drawn, decisions=decisions)).trace_hash == outcome.trace_hash
+    assert finish(World(5, recorded.drawn, decisions={})).trace_hash != outcome.trace_hash
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        ({"profile": "stormy"}, ConfigurationError, "no profile 'stormy'"),
+        ({"engine": "paxos"}, EngineError, "not installed"),
+        ({"engine": "solo"}, ConfigurationError, "solo refuses a group of 4"),
+        ({"replicas": 0}, ConfigurationError, "not 0"),
+    ],
+)
+def test_a_world_that_cannot_be_is_refused(arguments, error, says):
+    with pytest.raises(error, match=says):
+        World(1, **arguments)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -97,6 +133,68 @@ def test_a_member_whose_disk_was_damaged_may_stop_but_nobody_else_does():
         assert outcome.violations == (), f"seed {seed}"
         stopped += outcome.counters.get("stopped for good", 0)
     assert stopped > 3
+
+
+def rotten_worlds(count: int, **profile):
+    for seed in range(count):
+        usual = {"clients": 3, "envelopes": 20, "snapshot_positions": 4}
+        world = make_world(seed, PBFT, 4, Profile(**{**usual, **profile}))
+        outcome = finish(world)
+        assert outcome.violations == (), f"seed {seed}"
+        yield world, outcome
+
+
+def test_members_may_halt_where_nothing_is_spared_and_are_never_wrong():
+    halted, most = 0, 0
+    for world, _ in rotten_worlds(25, rot=8, crashes=4, spare=Spare.NOTHING):
+        stopped = sum(bool(node.stopped) for node in world.nodes)
+        most = max(most, stopped)
+        halted += world.may_halt
+        assert all(node.rotten for node in world.nodes if node.stopped)
+    assert most > 1, "more than may be faulty"
+    assert halted
+
+
+def test_damage_meets_a_liar_and_others_lose_no_more_than_a_snapshot():
+    met = 0
+    for world, outcome in rotten_worlds(25, rot=4, liars=1, spare=Spare.COPY, checkpoint_interval=2):
+        honest = [node for node in world.nodes if node.honest]
+        assert not any(node.forgetful for node in honest)
+        met += any(node.rotten for node in honest) and bool(set(outcome.faults_hit) & set(ROT))
+    assert met
+
+
+def test_damage_is_met_by_a_member_that_reads_it():
+    hits: Tally[str] = Tally()
+    planned = 0
+    for world, outcome in rotten_worlds(20, rot=3):
+        hits.update({kind: outcome.faults_hit.get(kind, 0) for kind in ROT})
+        planned += len(world.faults)
+    assert all(hits[kind] for kind in ROT)
+    assert sum(hits.values()) > planned / 4
+
+
+def test_a_disk_that_stalls_delays_what_waits_for_it():
+    usual = run_schedule(1, engine="pbft", profile=Profile(clients=2))
+    slow = run_schedule(1, engine="pbft", profile=Profile(clients=2, stalled_disks=12, down_ms=(1_000, 2_000)))
+    assert slow.violations == ()
+    assert slow.faults_hit["stalled_disks"] > 1
+    assert slow.trace_hash != usual.trace_hash
+
+
+def test_a_liar_that_may_lie_counts_when_it_does():
+    world = make_world(1, PBFT, 4, BRIEF)
+    world.let_lie(3, "wrong bodies")
+    assert world.hits["byzantine: wrong bodies"] == 0
+    world.let_lie(2, "silent")
+    world.start()
+    world.events.run(400_000)
+    assert world.hits["byzantine: silent"] == 1
+
+
+def test_only_clocks_that_are_wrong_count():
+    assert make_world(1, PBFT, 4, Profile(clock_rates=(1_000,))).hits["clock_rates"] == 0
+    assert make_world(1, PBFT, 4, Profile(clock_rates=(900, 1_100))).hits["clock_rates"] == 4
 
 
 # --- State machines of users ------------------------------------------------------------------------------------------

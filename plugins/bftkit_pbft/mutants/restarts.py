@@ -4,18 +4,8 @@ from typing import Any
 
 import msgspec
 
-from bftkit.core.outputs import SetTimer
-from bftkit.testing.mutants import Mutant, Schedules, doing_nothing
+from bftkit.testing.mutants import Mutant, Schedules, doing_nothing, starting_unarmed
 from bftkit_pbft.mutants.schedules import VIEWS
-
-
-def _unarmed_start(original: Any) -> Any:
-    def start(self: Any, now: int) -> Any:
-        out = [output for output in original(self, now) if not isinstance(output, SetTimer)]
-        self.state.armed = dict.fromkeys(("watch", "relay", "retransmit", "view-change"), now)
-        return out
-
-    return start
 
 
 def _without_proofs(original: Any) -> Any:
@@ -48,7 +38,7 @@ MUTANTS = (
         "pbft: no timer after a restart",
         "A restarted replica waits for others without ever giving up.",
         "bftkit_pbft.engine:PbftEngine.start",
-        _unarmed_start,
+        starting_unarmed("watch", "relay", "retransmit", "view-change"),
         (Schedules(profile="crash"), Schedules(profile="all")),
     ),
     Mutant(

@@ -6,21 +6,11 @@ import msgspec
 
 from bftkit.core.checkpoint import EMPTY_CHECKPOINT, CheckpointCertificate
 from bftkit.core.inputs import Received, Synced
-from bftkit.core.outputs import SetTimer
-from bftkit.testing.mutants import Check, Mutant, Promise, Schedules
+from bftkit.testing.mutants import Check, Mutant, Promise, Schedules, starting_unarmed
 from bftkit_raft import checkpointing, election, restart
 from bftkit_raft.messages import Entry, RequestVote
 from bftkit_raft.mutants.elections import member
 from bftkit_raft.mutants.schedules import CRASHES, TERMS
-
-
-def _unarmed_start(original: Any) -> Any:
-    def start(self: Any, now: int) -> Any:
-        out = [one for one in original(self, now) if not isinstance(one, SetTimer)]
-        self.state.armed = dict.fromkeys(("election", "heartbeat", "relay", "read"))
-        return out
-
-    return start
 
 
 def _without(**fields: Any) -> Any:
@@ -56,7 +46,7 @@ MUTANTS = (
         "raft: no timer after a restart",
         "A restarted member waits for a leader without ever giving up.",
         "bftkit_raft.engine:RaftEngine.start",
-        _unarmed_start,
+        starting_unarmed("election", "heartbeat", "relay", "read"),
         (Promise("raft", "everybody-restarts", 3), Schedules("raft", 3, TERMS)),
     ),
     Mutant(

@@ -197,7 +197,8 @@ class Story:
             return
         applied = {status["id"]: status["applied"] for status in self._status if "applied" in status}
         own = applied.get(self._victim)
-        if own is not None and own >= max(applied.values()) - CAUGHT_UP_WITHIN:
+        # An answer from before the kill may come after it: nobody has caught up who is not beyond that.
+        if own is not None and own > self._height_at_kill and own >= max(applied.values()) - CAUGHT_UP_WITHIN:
             self._caught_up = own - self._height_at_kill
             self._tell(at, f"+ {self._victim} back, caught up {self._caught_up:,} batches{when}")
 

@@ -28,9 +28,14 @@ def cluster() -> None:
 def status(cluster_path: Path, timeout: float, as_json: bool) -> int:
     """Show engine, view, leader, height and state of every replica."""
     replicas: list[dict[str, Any]] = anyio.run(_status, cluster_path, timeout)
-    whole = [{**dict.fromkeys(COLUMNS), **replica} for replica in replicas]
+    whole = whole_replicas(replicas)
     emit({"replicas": whole}, _table(whole), as_json=as_json)
     return FINE if any("error" not in replica for replica in replicas) else UNREACHABLE
+
+
+def whole_replicas(replicas: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what replicas say of themselves with every key that scripts read; None for what one did not say."""
+    return [{**dict.fromkeys(COLUMNS), **replica} for replica in replicas]
 
 
 def _table(replicas: Sequence[dict[str, Any]]) -> str:
@@ -54,12 +59,9 @@ def explain(cluster_path: Path, timeout: float, as_json: bool) -> int:
     """Say in words why nothing is committed: for the cluster as a whole, and what every replica waits for."""
     statuses, found = anyio.run(_explain, cluster_path, timeout)
     summary = summary_of(statuses)
-    document = {
-        "summary": summary,
-        "replicas": [{"id": name, "explanation": lines} for name, lines in found.items()],
-    }
+    whole = [{**replica, "explanation": found.get(replica["id"], [])} for replica in whole_replicas(statuses)]
     lines = [f"{name}: {' '.join(lines)}" for name, lines in found.items()]
-    emit(document, "\n".join([summary, *lines]), as_json=as_json)
+    emit({"summary": summary, "replicas": whole}, "\n".join([summary, *lines]), as_json=as_json)
     return FINE if any("error" not in replica for replica in statuses) else UNREACHABLE
 
 

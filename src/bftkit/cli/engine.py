@@ -56,6 +56,7 @@ def _numbers(_: click.Context, __: click.Parameter, value: str | None) -> list[i
 @click.option("--members", default=None, callback=_numbers, help="Sizes of groups: 4, or 4,7, or 4:8.")
 @click.option("--seeds", default=None, callback=_numbers, help="What chance is drawn from: 3, or 1,2, or 1:100.")
 @click.option("--bound-ms", default=None, type=click.IntRange(1), help="How long a healed group may take.")
+@click.option("--python", "interpreters", multiple=True, metavar="PATH", help="Also under this one; may be repeated.")
 @json_option
 def test_engine(
     *,
@@ -64,6 +65,7 @@ def test_engine(
     members: list[int] | None,
     seeds: list[int] | None,
     bound_ms: int | None,
+    interpreters: tuple[str, ...],
     as_json: bool,
 ) -> int:
     """Try every promise of the contract on an engine."""
@@ -82,6 +84,7 @@ def test_engine(
         members=members,
         seeds=seeds,
         bound_ms=bound_ms or BOUND_MS,
+        interpreters=interpreters,
         progress=progress,
     )
     emit(_document(report), _table(report), as_json=as_json)

@@ -45,6 +45,26 @@ def engine_option(default: str | None) -> Callable[[F], F]:
     )
 
 
+def _settings(_: click.Context, __: click.Parameter, values: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Read NAME=VALUE, any number of times."""
+    pairs = [value.partition("=") for value in values]
+    if not all(name and equals for name, equals, _ in pairs):
+        raise click.BadParameter("say NAME=VALUE")
+    return tuple((name, value) for name, _, value in pairs)
+
+
+def settings_option(function: F) -> F:
+    """Add `--option`."""
+    return click.option(
+        "--option",
+        "settings",
+        multiple=True,
+        metavar="NAME=VALUE",
+        callback=_settings,
+        help="Set an option of the engine; may be said several times.",
+    )(function)
+
+
 def told(findings: "Sequence[Finding]") -> str:
     """Return broken rules as people read them."""
     return "\n".join(
@@ -58,8 +78,8 @@ def counts(found: Mapping[str, int]) -> str:
 
 
 def case_options(function: F) -> F:
-    """Add what names one schedule: SEED, `--engine`, `--replicas` and `--profile`."""
-    function = profile_option(USUAL_PROFILE)(function)
+    """Add what names one schedule: SEED, `--engine`, `--replicas`, `--profile` and `--option`."""
+    function = settings_option(profile_option(USUAL_PROFILE)(function))
     function = click.option(
         "--replicas", default=4, show_default=True, type=click.IntRange(1, 31), help="Members of the group."
     )(function)
@@ -67,12 +87,14 @@ def case_options(function: F) -> F:
     return click.argument("seed", type=click.IntRange(0))(function)
 
 
-def case_of(seed: int, engine: str, replicas: int, profile: str, file: Path | None) -> "Case":
+def case_of(
+    seed: int, engine: str, replicas: int, profile: str, settings: tuple[tuple[str, str], ...], file: Path | None
+) -> "Case":
     """Return the case of a seed, with every decision that it takes, or the one that a file holds."""
     from bftkit.testing.shrink import Case, record_case
 
     if file is None:
-        return record_case(seed, engine=engine, replicas=replicas, profile=profile)[0]
+        return record_case(seed, engine=engine, replicas=replicas, profile=profile, settings=settings)[0]
     case = Case.read(file)
     if case.seed != seed:
         raise ConfigurationError(f"{file} is about seed {case.seed}, not {seed}")

@@ -37,6 +37,7 @@ def replay(
     engine: str,
     replicas: int,
     profile: str,
+    settings: tuple[tuple[str, str], ...],
     decisions: Path | None,
     trace: Path | None,
     chart: Path | None,
@@ -48,7 +49,7 @@ def replay(
     from bftkit.testing.journal import Journal
     from bftkit.testing.simulation import finish
 
-    case = case_of(seed, engine, replicas, profile, decisions)
+    case = case_of(seed, engine, replicas, profile, settings, decisions)
     journal = Journal()
     world = case.world(journal)
     outcome = finish(world)

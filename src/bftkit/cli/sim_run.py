@@ -15,6 +15,7 @@ from bftkit.cli.sim_options import (
     counts,
     engine_option,
     profile_option,
+    settings_option,
     told,
     whole_numbers,
 )
@@ -47,6 +48,7 @@ def _shard(_: click.Context, __: click.Parameter, value: str | None) -> tuple[in
 @engine_option(USUAL_ENGINE)
 @click.option("--seeds", default="0:100", show_default=True, callback=_seeds, help="A:B, without B itself.")
 @profile_option(USUAL_PROFILE)
+@settings_option
 @click.option(
     "--replicas",
     default=None,
@@ -63,6 +65,7 @@ def run(
     engine: str,
     seeds: range,
     profile: str,
+    settings: tuple[tuple[str, str], ...],
     replicas: tuple[int, ...] | None,
     jobs: int | None,
     shard: tuple[int, int] | None,
@@ -83,6 +86,7 @@ def run(
             engine=engine,
             replicas=replicas,
             profile=profile,
+            settings=settings,
             jobs=jobs,
             shard=shard,
             resume=resume,
@@ -99,6 +103,7 @@ def document_of(result: "CampaignResult") -> dict[str, Any]:
         "engine": result.plan.engine,
         "replicas": list(result.plan.replicas),
         "profile": result.plan.profile,
+        "options": dict(result.plan.settings),
         "seeds": list(result.seeds),
         "schedules": figures.schedules,
         "events": figures.events,
@@ -106,6 +111,7 @@ def document_of(result: "CampaignResult") -> dict[str, Any]:
         "violated": figures.violated,
         "violations": msgspec.to_builtins(figures.findings),
         "faults_hit": dict(sorted(figures.faults_hit.items())),
+        "failpoints_not_hit": list(result.failpoints_not_hit),
         "commits": figures.commits,
         "swaps": 0,
         "commands": figures.commands,
@@ -129,6 +135,8 @@ def _words(result: "CampaignResult") -> str:
     ]
     if figures.faults_hit:
         lines.append(f"faults: {counts(figures.faults_hit)}")
+    if result.failpoints_hit:
+        lines.append(f"failpoints never hit: {', '.join(result.failpoints_not_hit) or 'none'}")
     if figures.findings:
         lines.append(told(figures.findings[:SHOWN_FINDINGS]))
     if figures.violated > SHOWN_FINDINGS:

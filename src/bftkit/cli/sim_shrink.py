@@ -22,21 +22,36 @@ SHOWN_DECISIONS = 40
     "--out", default=None, type=click.Path(path_type=Path), help="File for the case; SEED.case.json by default."
 )
 @json_option
-def shrink(seed: int, *, engine: str, replicas: int, profile: str, runs: int, out: Path | None, as_json: bool) -> int:
+def shrink(
+    seed: int,
+    *,
+    engine: str,
+    replicas: int,
+    profile: str,
+    settings: tuple[tuple[str, str], ...],
+    runs: int,
+    out: Path | None,
+    as_json: bool,
+) -> int:
     """Make the schedule of SEED, which breaks a rule, as small as it can be while it still breaks that rule."""
-    from bftkit.testing.shrink import shrink as make_small
+    from bftkit.testing.journal import Journal
+    from bftkit.testing.shrink import shrink_case
 
-    case = case_of(seed, engine, replicas, profile, None)
+    case = case_of(seed, engine, replicas, profile, settings, None)
     with ends_on_signals(), progress_of("runs") as show:
-        shrunk = make_small(
+        shrunk = shrink_case(
             case, most_runs=runs, progress=lambda done, left: show(done, runs, f"{left:,} decisions left")
         )
     path = out or Path(f"{seed}.case.json")
     shrunk.case.write(path)
     command = f"bftkit sim replay {seed} --decisions {path}"
     small = shrunk.case
+    journal = Journal()
+    if as_json:
+        small.run(journal)
     document = {
         **msgspec.to_builtins(small),
+        "trace": [msgspec.to_builtins(entry) for entry in journal.entries],
         "runs": shrunk.runs,
         "decisions_before": shrunk.decisions_before,
         "file": str(path),

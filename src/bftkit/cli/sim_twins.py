@@ -10,6 +10,7 @@ import rich_click as click
 
 from bftkit.cli.main import FINE, UNSAFE
 from bftkit.cli.options import emit, json_option, tell
+from bftkit.cli.sim_options import settings_option
 from bftkit.cli.stopping import ends_on_signals
 
 MOST_AT_ONCE = 10_000_000
@@ -54,6 +55,7 @@ def _range(_: click.Context, __: click.Parameter, value: str | None) -> range | 
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Play this file in place of numbered scenarios; may be said several times.",
 )
+@settings_option
 @click.option("--trace", is_flag=True, help="Show what happens in the files.")
 @json_option
 def twins(
@@ -69,6 +71,7 @@ def twins(
     places: range | None,
     jobs: int | None,
     files: tuple[Path, ...],
+    settings: tuple[tuple[str, str], ...],
     trace: bool,
     as_json: bool,
 ) -> int:
@@ -78,12 +81,13 @@ def twins(
     """
     from bftkit.testing.twins import TwinsPlan
 
+    options = _options(engine, settings)
     if files:
-        return _play_files(engine, files, trace=trace, as_json=as_json)
+        return _play_files(engine, files, options, trace=trace, as_json=as_json)
     if twins is None:
         twins = _most_twins(engine, members)
     losses = ("", *dict.fromkeys(lose))
-    plan = TwinsPlan(engine, members, twins, views, losses, aimed, restarts, seed)
+    plan = TwinsPlan(engine, members, twins, views, losses, aimed, restarts, seed, options)
     problem = plan.problem()
     if problem is not None:
         raise click.UsageError(problem)
@@ -92,7 +96,15 @@ def twins(
         raise click.UsageError(f"there are {size:,} scenarios: say with --range which of them to play")
     if places is not None and places.stop > size:
         raise click.UsageError(f"there are {size:,} scenarios, and the range ends at {places.stop:,}")
-    return _play_numbered(plan, places or range(size), jobs, as_json=as_json)
+    return _play_numbered(plan, places or range(size), jobs, settings, as_json=as_json)
+
+
+def _options(engine: str, settings: tuple[tuple[str, str], ...]) -> Any:
+    """Return an engine's options, or None where all have their defaults."""
+    from bftkit.plugins import load_engine
+    from bftkit.testing.specs import options_of
+
+    return options_of(load_engine(engine), settings) if settings else None
 
 
 def _most_twins(engine: str, members: int) -> int:
@@ -107,7 +119,9 @@ def _most_twins(engine: str, members: int) -> int:
 # --- Numbered scenarios ---------------------------------------------------------------------------------------------
 
 
-def _play_numbered(plan: Any, places: range, jobs: int | None, *, as_json: bool) -> int:
+def _play_numbered(
+    plan: Any, places: range, jobs: int | None, settings: tuple[tuple[str, str], ...], *, as_json: bool
+) -> int:
     from bftkit.plugins import load_engine
     from bftkit.testing.twins import CHUNK, run_twins
     from bftkit.testing.workers import cores, worker_pool
@@ -121,8 +135,9 @@ def _play_numbered(plan: Any, places: range, jobs: int | None, *, as_json: bool)
     seconds = time.monotonic() - began
     document = {
         "scenarios": result.scenarios,
-        "violations": [_finding(plan, violation) for violation in result.violations],
+        "violations": [_finding(plan, settings, violation) for violation in result.violations],
         "engine": plan.engine,
+        "options": dict(settings),
         "members": plan.members,
         "twins": plan.twins,
         "views": plan.views,
@@ -164,12 +179,13 @@ class _Teller:
         tell(text)
 
 
-def _finding(plan: Any, violation: Any) -> dict[str, Any]:
+def _finding(plan: Any, settings: tuple[tuple[str, str], ...], violation: Any) -> dict[str, Any]:
     """Return a violation with the command that shows it again."""
     words = ["bftkit sim twins", f"--engine {plan.engine} --views {plan.views}"]
     words.append(f"--members {plan.members} --twins {plan.twins}")
     words += [f"--lose '{kind}'" for kind in plan.losses if kind]
     words += ["--aimed"] * plan.aimed + ["--restarts"] * plan.restarts
+    words += [f"--option {name}={value}" for name, value in settings]
     words.append(f"--range {violation.index}:{violation.index + 1}")
     return {
         "index": violation.index,
@@ -196,7 +212,7 @@ def _words(document: dict[str, Any]) -> str:
 # --- Files ----------------------------------------------------------------------------------------------------------
 
 
-def _play_files(engine: str, files: tuple[Path, ...], *, trace: bool, as_json: bool) -> int:
+def _play_files(engine: str, files: tuple[Path, ...], options: Any, *, trace: bool, as_json: bool) -> int:
     from bftkit.testing.twins_play import run_twins_case
     from bftkit.testing.twins_scenarios import parse_scenario
 
@@ -206,7 +222,7 @@ def _play_files(engine: str, files: tuple[Path, ...], *, trace: bool, as_json: b
             scenario = parse_scenario(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise click.UsageError(f"{path}: {error}") from None
-        case = run_twins_case(engine, scenario, traced=trace)
+        case = run_twins_case(engine, scenario, options=options, traced=trace)
         found: dict[str, Any] = {"file": str(path), "problem": case.problem, "events": case.events}
         lines += [*case.trace, f"{path}: {case.problem or 'no violation'}"]
         played.append({**found, "trace": list(case.trace)} if trace else found)

@@ -9,6 +9,7 @@ import rich_click as click
 
 from bftkit.cli.main import FINE, UNREACHABLE
 from bftkit.cli.options import cluster_option, emit, json_option, tell
+from bftkit.cli.stopping import ends_on_signals
 
 LOOK_EVERY_S = 0.5
 """Pause between two looks at the replicas."""
@@ -27,10 +28,11 @@ def watch(*, cluster_path: Path, seconds: float | None, events: int | None, as_j
     if as_json and seconds is None and events is None:
         raise click.UsageError("--json prints one document at the end: say with --seconds or --events when that is")
     watcher = Watcher(quiet=as_json)
-    try:
-        anyio.run(watcher.follow, cluster_path, seconds, events)
-    except KeyboardInterrupt:
-        tell("stopped")
+    with ends_on_signals():
+        try:
+            anyio.run(watcher.follow, cluster_path, seconds, events)
+        except KeyboardInterrupt:
+            tell("stopped")
     if as_json:
         emit({"events": watcher.events, "replicas": list(watcher.known.values())}, "", as_json=True)
     return FINE if watcher.answered else UNREACHABLE
@@ -47,6 +49,8 @@ class Watcher:
         self.height = 0
         """Highest height that any replica has told of."""
         self.events: list[dict[str, Any]] = []
+        self._in_vain: dict[str, int] = {}
+        """For each replica, how many views it has seen that were not taken by a position each; the most of it."""
         self.answered = False
         """Whether any replica has ever answered."""
 
@@ -86,16 +90,36 @@ class Watcher:
         if down and not was_down:
             self._say("down", name, f"does not answer: {after['error']}")
         elif not down and (before is None or was_down):
+            self._in_vain[name] = views_in_vain(after)
             self._say(
                 "up", name, f"{after['engine']}, epoch {after['epoch']}, view {after['view']}, height {after['height']}"
             )
-        elif not down and before is not None and after["view"] != before["view"]:
+        elif not down and self._is_news(name, after):
             self._say("view", name, f"view {after['view']}, led by {after['leader'] or 'nobody'}", view=after["view"])
         elif not down and before is not None and after["epoch"] != before["epoch"]:
             self._say("epoch", name, f"epoch {after['epoch']}, {after['engine']}", epoch=after["epoch"])
+
+    def _is_news(self, name: str, status: dict[str, Any]) -> bool:
+        """Say whether a replica's view has changed; where each position takes a view, whether one was in vain."""
+        before, in_vain = self._in_vain[name], views_in_vain(status)
+        self._in_vain[name] = max(before, in_vain)
+        return in_vain > before
 
     def _say(self, kind: str, name: str, text: str, **fields: Any) -> None:
         at = round(time.monotonic() - self._started, 2)
         self.events.append({"at_s": at, "kind": kind, "id": name or None, "text": text, **fields})
         if not self._quiet:
             click.echo(f"{at:8.2f} s  {kind:<9} {name:<5} {text}")
+
+
+def views_in_vain(status: dict[str, Any]) -> int:
+    """Return how many views a replica has seen, without those of positions where each position takes one."""
+    from bftkit.errors import EngineError
+    from bftkit.plugins import load_engine
+
+    view: int = status["view"]
+    try:
+        taken = status.get("position", 0) if load_engine(status["engine"]).view_for_each_position else 0
+    except EngineError:  # a cluster may run what is not installed here
+        taken = 0
+    return view - taken

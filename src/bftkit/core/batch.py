@@ -110,3 +110,19 @@ def ref_problem(ref: BatchRef, members: int, max_bytes: int) -> str | None:
     if ref.count < 1 or not 0 < ref.size <= max_bytes:
         return "a batch is empty or too large"
     return None
+
+
+def refs_problem(what: str, refs: Sequence[BatchRef], most: int, members: int, max_bytes: int) -> str | None:
+    """Say what is wrong with the references of a peer's message, or None: `most` of them at most, no two alike.
+
+    `what` names the message in the answer: "a proposal".
+    """
+    if len(refs) > most:
+        return f"{what} names too many batches"
+    if len(refs) > 1 and len({ref.digest for ref in refs}) != len(refs):
+        return f"{what} names a batch twice"
+    for ref in refs:
+        problem = ref_problem(ref, members, max_bytes)
+        if problem is not None:
+            return problem
+    return None

@@ -10,7 +10,7 @@ from bftkit.core.checkpoint import CheckpointCertificate
 from bftkit.core.epoch import Genesis, Limits
 from bftkit.core.ids import ReplicaIndex
 from bftkit.core.inputs import EngineInput
-from bftkit.core.leaders import LeaderSchedule, RoundRobin
+from bftkit.core.leaders import LeaderSchedule, RoundRobin, schedule_of
 from bftkit.core.log import CommitEntry
 from bftkit.core.membership import Membership
 from bftkit.core.outputs import EngineOutput
@@ -79,11 +79,12 @@ class EngineContext(msgspec.Struct, frozen=True):
     """Instance of the engine's `options_type`."""
     limits: Limits
     leaders: LeaderSchedule = _IN_TURN
-    """Who leads which view; by default all members in turn."""
+    """Who leads which view; by default all members in turn, each as often as its weight says."""
 
     def __post_init__(self) -> None:
         if self.leaders is _IN_TURN:
-            msgspec.structs.force_setattr(self, "leaders", RoundRobin(len(self.membership)))
+            weights = [member.weight for member in self.membership.members]
+            msgspec.structs.force_setattr(self, "leaders", schedule_of(weights))
 
 
 class SigningRule(msgspec.Struct, frozen=True):
@@ -136,6 +137,8 @@ class EngineSpec(msgspec.Struct, frozen=True):
     A batch may be named again before its first decision is forgotten; bodies are kept for so many positions more,
     lest one be let go that a vote still stands for.
     """
+    view_for_each_position: bool = False
+    """Whether each position takes a view of its own, so that views rise with the log, not only when a leader fails."""
     min_members: int = 1
     """Fewest members that the engine makes sense with."""
     answers_reads: bool = False

@@ -1,6 +1,6 @@
 """Batches that wait to be ordered, taken fairly from each origin."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from bftkit.core.batch import BatchRef
 from bftkit.core.ids import ReplicaIndex
@@ -28,6 +28,10 @@ class PendingBatches:
     def __iter__(self) -> Iterator[BatchRef]:
         """Go through all batches in the order in which they were added."""
         return iter(self._by_digest.values())
+
+    def holds(self, ref: BatchRef) -> bool:
+        """Say whether this very batch waits here."""
+        return self._by_digest.get(ref.digest) == ref
 
     def add(self, ref: BatchRef) -> bool:
         """Add a batch; False where it is here already."""
@@ -60,3 +64,19 @@ class PendingBatches:
             taken.append(queue.pop(digest))
             del self._by_digest[digest]
         return taken
+
+    def choose(self, max_batches: int, taken: Container[bytes]) -> list[BatchRef]:
+        """Return up to so many batches whose digests are not taken, one of each origin in turn; all stay here."""
+        origins = len(self._queues)
+        free = [(ref for digest, ref in queue.items() if digest not in taken) for queue in self._queues]
+        chosen: list[BatchRef] = []
+        idle = 0
+        while len(chosen) < max_batches and idle < origins:
+            ref = next(free[self._next_origin], None)
+            self._next_origin = (self._next_origin + 1) % origins
+            if ref is None:
+                idle += 1
+            else:
+                idle = 0
+                chosen.append(ref)
+        return chosen

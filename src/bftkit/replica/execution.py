@@ -82,7 +82,6 @@ class Executor:
         self._limits = genesis.config.limits
         self._domain = client_domain(genesis.config.cluster, genesis.config.group)
         self._verify = verify
-        self._own_root = getattr(application, "state_root", None)
         self.sessions = SessionTable(self._limits)
         self.height = genesis.start.height
         """Height of the last batch that was executed."""
@@ -205,31 +204,12 @@ class Executor:
 
     def roots(self) -> tuple[bytes, bytes]:
         """Return the state root and the sessions root at the current height."""
-        return self._state_root(), self.sessions.root()
-
-    def _state_root(self) -> bytes:
-        if self._own_root is None:
-            return sha256(b"bftkit/state\x00" + self._application_snapshot()).digest()
-        try:
-            root = self._own_root()
-        except Exception as error:
-            raise ApplicationError(f"state_root() raised at height {self.height}: {error!r}") from error
-        if not isinstance(root, bytes) or len(root) != DIGEST_BYTES:
-            raise ApplicationError("state_root() must return 32 bytes")
-        return root
+        return state_root_of(self._application, self.height), self.sessions.root()
 
     def snapshot(self) -> bytes:
         """Encode sessions and application state at the current height."""
-        return canonical(_SnapshotState(self.height, self.sessions.dump(), self._application_snapshot()))
-
-    def _application_snapshot(self) -> bytes:
-        try:
-            data = self._application.snapshot()
-        except Exception as error:
-            raise ApplicationError(f"snapshot() raised at height {self.height}: {error!r}") from error
-        if not isinstance(data, bytes):
-            raise ApplicationError("snapshot() must return bytes")
-        return data
+        data = _snapshot_of(self._application, self.height)
+        return canonical(_SnapshotState(self.height, self.sessions.dump(), data))
 
     def restore(self, data: bytes | memoryview) -> None:
         """Take over an encoded state; StorageError where it is none."""
@@ -256,6 +236,33 @@ class Executor:
         if not isinstance(answer, bytes):
             raise ApplicationError("query() must return bytes")
         return answer
+
+
+def state_root_of(application: StateMachine, height: int) -> bytes:
+    """Return the digest of a state machine's state: its own, or that of its snapshot.
+
+    ApplicationError, which names the height, where it raises or gives something else.
+    """
+    own_root = getattr(application, "state_root", None)
+    if own_root is None:
+        return sha256(b"bftkit/state\x00" + _snapshot_of(application, height)).digest()
+    try:
+        root = own_root()
+    except Exception as error:
+        raise ApplicationError(f"state_root() raised at height {height}: {error!r}") from error
+    if not isinstance(root, bytes) or len(root) != DIGEST_BYTES:
+        raise ApplicationError("state_root() must return 32 bytes")
+    return root
+
+
+def _snapshot_of(application: StateMachine, height: int) -> bytes:
+    try:
+        data = application.snapshot()
+    except Exception as error:
+        raise ApplicationError(f"snapshot() raised at height {height}: {error!r}") from error
+    if not isinstance(data, bytes):
+        raise ApplicationError("snapshot() must return bytes")
+    return data
 
 
 def _overlaps(taken: list[tuple[int, int]], first: int, last: int) -> bool:

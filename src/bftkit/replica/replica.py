@@ -73,6 +73,8 @@ class Replica:
         """Newest durable snapshot and its size, for those who lag."""
         self.older_snapshot: tuple[CheckpointCertificate, int] | None = None
         """The one before, for those who are fetching it already."""
+        self._needed_from = 0
+        """Log index of the first record that is needed beside the snapshot before; 0 while that is not known."""
         self.halted = ""
         """Why this replica has stopped for good; empty while it runs."""
         self.now = 0
@@ -193,10 +195,12 @@ class Replica:
                 recorded = True
                 self._record_step(persists, refused.new_slots)
             self._perform(output)
-        # An engine that changes its view has something to say about it.
-        if self.engine.view != self._view:
+        # An engine that changes its view has something to say about it; where views rise with the log, only those that
+        # have brought nothing are worth a word.
+        spent = self.engine.view - (self.commits.position if self.settings.spec.view_for_each_position else 0)
+        if spent > self._view:
+            self._view = spent
             status = self.engine.status()
-            self._view = status.view
             self.emit(Report("view", f"view {status.view}, {status.mode}", status))
 
     def _admit_signatures(self, outputs: list[EngineOutput], persists: list[core_outputs.Persist]) -> "_Signing":
@@ -373,7 +377,8 @@ class Replica:
     def trim(self, position: int) -> None:
         """Let go of everything that a durable snapshot at a position makes unnecessary.
 
-        A window's length is kept besides: the engine may have voted for a proposal that names a batch again.
+        A window's length is kept besides: the engine may have voted for a proposal that names a batch again. And the
+        log keeps what the snapshot before needs: when the newest one rots, there is that to start from.
         """
         kept_from = position - self.settings.window
         self.commits.trim(kept_from)
@@ -381,7 +386,9 @@ class Replica:
         if gone:
             self.emit(Forget(gone))
         needed = [self.step_index, self.payloads.oldest_index, self.commits.oldest_record]
-        self.emit(Trim(min(index for index in needed if index is not None)))
+        below, self._needed_from = self._needed_from, min(index for index in needed if index is not None)
+        if below:
+            self.emit(Trim(below))
 
     # -- timers and messages ----------------------------------------------------------------------
 

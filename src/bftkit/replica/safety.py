@@ -60,12 +60,16 @@ class SigningGuard:
         return statement.slot not in self._slots
 
     def stable(self, position: int) -> None:
-        """Forget the slots that a stable checkpoint covers, and never sign there again."""
+        """Forget the slots that a stable checkpoint covers, and never sign there again.
+
+        Of those without a position, the slots of the view just below the floor stay: what was said when that view was
+        given up may have to be said again.
+        """
         self.low_mark = max(self.low_mark, position)
         self._slots = {
             slot: content
             for slot, content in self._slots.items()
-            if slot[2] > self.low_mark or (slot[2] == 0 and slot[1] >= self.floor)
+            if slot[2] > self.low_mark or (slot[2] == 0 and slot[1] + 1 >= self.floor)
         }
 
     def snapshot(self) -> tuple[SignedSlot, ...]:

@@ -39,7 +39,7 @@ from bftkit.runtime.client_session import (
     decode_reply,
 )
 from bftkit.runtime.client_settings import ClientSettings
-from bftkit.runtime.clock import MonotonicClock
+from bftkit.runtime.clock import SystemClock
 from bftkit.runtime.ordered_reads import OrderedReads
 from bftkit.wire.auth import SigningKey
 
@@ -85,7 +85,7 @@ class Client:
         self._quorum = quorum
         self._connector = connector
         self._settings = settings
-        self._clock = MonotonicClock()
+        self._clock = SystemClock()
         self._sessions = [self._new_session(index) for index in range(settings.sessions)]
         self._by_id: dict[SessionId, ClientSession] = {}
         self._turn = 0

@@ -10,6 +10,7 @@ from anyio.abc import TaskStatus
 
 from bftkit.errors import WireError
 from bftkit.runtime.channel import CLIENTS
+from bftkit.runtime.clock import Clock
 from bftkit.runtime.connection import FramedConnection, NetworkTuning
 from bftkit.runtime.credentials import CredentialFiles
 from bftkit.runtime.endpoint import Endpoint, HelloFactory
@@ -94,6 +95,7 @@ class ClientPort:
         credentials: CredentialFiles | None,
         tuning: NetworkTuning | None = None,
         max_connections: int = MAX_CONNECTIONS,
+        clock: Clock | None = None,
     ) -> None:
         """Prepare to listen at "host:port"; `hello` says who this replica is.
 
@@ -105,7 +107,9 @@ class ClientPort:
         self.connections: list[ClientConnection] = []
         """Who is connected now."""
         tuning = tuning or NetworkTuning(outbox_bytes=CLIENT_OUTBOX_BYTES)
-        self._endpoint = Endpoint(hello, members, credentials=credentials, accepted_roles=CLIENT_ROLES, tuning=tuning)
+        self._endpoint = Endpoint(
+            hello, members, credentials=credentials, accepted_roles=CLIENT_ROLES, tuning=tuning, clock=clock
+        )
         self._listener = Listener(listen_address, self._endpoint, self.refusals)
         self._max_connections = max_connections
         self._per_key: Counter[bytes] = Counter()

@@ -11,7 +11,7 @@ from bftkit.replica.client_messages import Busy, ReadReply
 from bftkit.replica.log_reads import CROWDED
 from bftkit.replica.sessions import NONCE_BYTES
 from bftkit.runtime.client_session import Transmit
-from bftkit.runtime.clock import MonotonicClock
+from bftkit.runtime.clock import SystemClock
 from bftkit.runtime.ordered_reads import OrderedReads
 
 
@@ -33,7 +33,7 @@ class ClientReads:
         self.ordered = ordered
         """What is on its way; the client tells it of connections, answers and time."""
         self._send = send
-        self._clock = MonotonicClock()
+        self._clock = SystemClock()
         self._closed = False
 
     def close(self) -> None:

@@ -19,7 +19,8 @@ from bftkit.plugins import load_engine
 from bftkit.replica.settings import ReplicaSettings, ReplicaTuning
 from bftkit.replica.state_machine import StateMachine
 from bftkit.runtime.memory_transport import MemoryNetwork
-from bftkit.runtime.node import Node, NodeParts
+from bftkit.runtime.node import Node
+from bftkit.runtime.node_parts import Adapt, NodeParts
 from bftkit.storage.interface import Storage
 from bftkit.storage.memory import MemoryStorage
 from bftkit.wire.auth import SigningKey
@@ -32,7 +33,7 @@ class Cluster:
     """
 
     def __init__(self, genesis: Genesis, options: Any, keys: dict[str, SigningKey], factory: Callable[[], Any]) -> None:
-        self.adapt: Callable[[NodeParts], NodeParts] | None = None
+        self.adapt: Adapt | None = None
         """Makes of a node's parts others, each time that one is started: see `in_memory`."""
         self.genesis = genesis
         self.network = MemoryNetwork()
@@ -56,7 +57,7 @@ class Cluster:
         engine: str = "pbft",
         options: dict[str, Any] | None = None,
         limits: Limits | None = None,
-        adapt: Callable[[NodeParts], NodeParts] | None = None,
+        adapt: Adapt | None = None,
     ) -> Self:
         """Describe a cluster of so many nodes, each with a state machine from the factory; enter it to start it.
 

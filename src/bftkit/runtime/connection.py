@@ -3,7 +3,6 @@
 import ssl
 from collections.abc import Sequence
 from contextlib import suppress
-from time import monotonic
 from typing import Final
 
 import anyio
@@ -11,6 +10,7 @@ import msgspec
 
 from bftkit.errors import WireError
 from bftkit.runtime.channel import CLIENTS, CONTROL
+from bftkit.runtime.clock import Clock, SystemClock
 from bftkit.runtime.outbox import OUTBOX_BYTES, OUTBOX_MESSAGES, WRITE_BYTES, Outbox
 from bftkit.runtime.tls_stream import LOST, RECEIVE_BYTES, ByteStream, linger
 from bftkit.wire.framing import Frame, FrameDecoder, FrameType, frame_header
@@ -72,6 +72,7 @@ class FramedConnection:
         handshake: Handshake,
         address: str,
         tuning: NetworkTuning,
+        clock: Clock | None = None,
     ) -> None:
         self.peer: PeerIdentity = handshake.result
         """Who is at the other end."""
@@ -85,15 +86,15 @@ class FramedConnection:
         self._decoder = decoder
         self._handshake = handshake
         self._tuning = tuning
+        self._clock = clock or SystemClock()
         self._ended = anyio.Event()
         self._farewell = b""
         self._arrived: list[Frame] = []
         self._reading = False
-        now = monotonic()
-        self._heard_at = now
-        self._sent_at = now
-        self._frame_began: float | None = None
-        self._write_began: float | None = None
+        # Moments are milliseconds of the clock.
+        self._heard_at = self._sent_at = self._clock.now_ms()
+        self._frame_began: int | None = None
+        self._write_began: int | None = None
 
     def hand_over(self, frames: list[Frame]) -> None:
         """Put frames that came with the end of the handshake before what `receive` will read."""
@@ -153,7 +154,7 @@ class FramedConnection:
             frames, self._arrived = self._arrived, []
             self._frame_began = None
             return frames
-        self._heard_at = now = monotonic()
+        self._heard_at = now = self._clock.now_ms()
         if not self._decoder.in_frame:
             self._frame_began = None
         elif self._frame_began is None:
@@ -196,45 +197,45 @@ class FramedConnection:
                 await outbox.wait()
                 data = outbox.take()
                 if data:
-                    self._write_began = monotonic()
+                    self._write_began = self._clock.now_ms()
                     await self._stream.send(data)
-                    self._sent_at, self._write_began = monotonic(), None
+                    self._sent_at, self._write_began = self._clock.now_ms(), None
         except LOST as error:
             self.close(loss_reason(error))
 
     async def _watch(self) -> None:
         """Ping an idle connection, and end one that is dead, stuck or slow on purpose."""
         tuning = self._tuning
-        tick = min(tuning.ping_interval_ms, tuning.frame_timeout_ms, tuning.write_timeout_ms) / 4_000
-        last = monotonic()
+        tick_ms = min(tuning.ping_interval_ms, tuning.frame_timeout_ms, tuning.write_timeout_ms) / 4
+        last = self._clock.now_ms()
         while self.reason is None:
-            await anyio.sleep(tick)
-            now = monotonic()
-            if now - last > 2 * tick:
+            await anyio.sleep(tick_ms / 1_000)
+            now = self._clock.now_ms()
+            if now - last > 2 * tick_ms:
                 # The whole process stood still; what the other side sent meanwhile is waiting to be read.
-                self._forgive(now - last - tick)
+                self._forgive(now - last - int(tick_ms))
             last = now
             self._check(now)
 
-    def _check(self, now: float) -> None:
+    def _check(self, now: int) -> None:
         tuning = self._tuning
         silence = now - self._heard_at
-        if self._reading and silence * 1_000 >= SILENT_INTERVALS * tuning.ping_interval_ms:
-            self.close(f"nothing heard for {silence:.1f} s")
+        if self._reading and silence >= SILENT_INTERVALS * tuning.ping_interval_ms:
+            self.close(f"nothing heard for {silence / 1_000:.1f} s")
         elif self._reading and _passed(self._frame_began, now, tuning.frame_timeout_ms):
             self.close(f"a frame was not complete within {tuning.frame_timeout_ms} ms", tell=True)
         elif _passed(self._write_began, now, tuning.write_timeout_ms):
             self.close(f"the other side did not read for {tuning.write_timeout_ms} ms")
-        elif self._write_began is None and (now - self._sent_at) * 1_000 >= tuning.ping_interval_ms:
+        elif self._write_began is None and now - self._sent_at >= tuning.ping_interval_ms:
             self._sent_at = now
             self.send(_PING, CONTROL)
 
-    def _forgive(self, seconds: float) -> None:
-        self._heard_at += seconds
+    def _forgive(self, milliseconds: int) -> None:
+        self._heard_at += milliseconds
         if self._frame_began is not None:
-            self._frame_began += seconds
+            self._frame_began += milliseconds
         if self._write_began is not None:
-            self._write_began += seconds
+            self._write_began += milliseconds
 
     async def _shut(self) -> None:
         """Say the last word, unless a write was cut in two, and close."""
@@ -264,5 +265,5 @@ def loss_reason(error: BaseException) -> str:
     return f"the connection was lost: {detail}"
 
 
-def _passed(since: float | None, now: float, limit_ms: int) -> bool:
-    return since is not None and (now - since) * 1_000 >= limit_ms
+def _passed(since: int | None, now: int, limit_ms: int) -> bool:
+    return since is not None and now - since >= limit_ms

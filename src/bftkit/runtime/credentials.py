@@ -10,7 +10,7 @@ import os
 import re
 import ssl
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Final, Protocol, get_args
@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from bftkit.errors import ConfigurationError, HandshakeRefused
+from bftkit.runtime.clock import SystemClock
 from bftkit.wire.auth import SigningKey
 from bftkit.wire.handshake import CertificateRole, ChannelIdentity
 
@@ -211,7 +212,10 @@ def read_credentials(directory: Path, *, now: datetime | None = None) -> Credent
 
 
 def credential_files(path: Path, key: Path, authority: Path, *, now: datetime | None = None) -> CredentialFiles:
-    """Check a certificate, its key and the authority's certificate, wherever they lie."""
+    """Check a certificate, its key and the authority's certificate, wherever they lie.
+
+    `now` is the time by which the certificate is judged; the machine's where it is not given.
+    """
     certificate = _read_certificate(path)
     check_private_file(key)
     _read_certificate(authority)
@@ -219,7 +223,7 @@ def credential_files(path: Path, key: Path, authority: Path, *, now: datetime | 
         cluster_id, role, name = _identity(certificate)
     except HandshakeRefused as refusal:
         raise ConfigurationError(f"{path}: {refusal.reason}") from None
-    now = now or datetime.now(UTC)
+    now = now or SystemClock().wall_time()
     if now > certificate.not_valid_after_utc:
         raise ConfigurationError(f"{path} expired on {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC; renew it")
     if now < certificate.not_valid_before_utc:
@@ -397,7 +401,7 @@ def _host_name(host: str) -> x509.GeneralName:
 
 
 def _dated(builder: x509.CertificateBuilder, now: datetime | None, valid_days: int) -> x509.CertificateBuilder:
-    start = now or datetime.now(UTC)
+    start = now or SystemClock().wall_time()
     return (
         builder.serial_number(x509.random_serial_number())
         .not_valid_before(start - CLOCK_SKEW)

@@ -10,6 +10,7 @@ import anyio
 import msgspec
 
 from bftkit.errors import HandshakeRefused, WireError
+from bftkit.runtime.clock import Clock, SystemClock
 from bftkit.runtime.connection import FramedConnection, NetworkTuning, close_stream, loss_reason
 from bftkit.runtime.credentials import CredentialFiles, client_context, peer_identity, server_context, tls_refusal
 from bftkit.runtime.tls_stream import LOST, RECEIVE_BYTES, ByteStream, TlsStream, linger
@@ -48,6 +49,7 @@ class Endpoint:
         credentials: CredentialFiles | None,
         accepted_roles: frozenset[str] = frozenset({"peer"}),
         tuning: NetworkTuning | None = None,
+        clock: Clock | None = None,
     ) -> None:
         """Prepare; `members` maps names to public keys. Without credentials there is no TLS: for tests only."""
         self.hello = hello
@@ -56,6 +58,8 @@ class Endpoint:
         """Who may be a peer: name to public key. It may be replaced; the next handshake sees it."""
         self.tuning = tuning or NetworkTuning()
         """Limits and deadlines."""
+        self.clock = clock or SystemClock()
+        """What deadlines of connections are read from."""
         self._accepted_roles = accepted_roles
         self._server: ssl.SSLContext | None = None
         self._client: ssl.SSLContext | None = None
@@ -120,7 +124,7 @@ class Endpoint:
         )
         decoder = FrameDecoder(HANDSHAKE_FRAMES)
         await _shake_hands(stream, handshake, decoder)
-        connection = FramedConnection(stream, decoder, handshake, address, self.tuning)
+        connection = FramedConnection(stream, decoder, handshake, address, self.tuning, self.clock)
         accepted = _FRAMES_OF_ROLE[handshake.result.role] if local.role in _REPLICAS else REPLY_FRAMES
         connection.hand_over(decoder.accept(accepted))
         return connection

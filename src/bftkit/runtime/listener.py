@@ -4,7 +4,6 @@ import errno
 import ipaddress
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from time import monotonic
 from typing import Final
 
 import anyio
@@ -12,6 +11,7 @@ import msgspec
 from anyio.abc import SocketAttribute, SocketListener, SocketStream, TaskGroup
 
 from bftkit.errors import ConfigurationError, HandshakeRefused
+from bftkit.runtime.clock import Clock, SystemClock
 from bftkit.runtime.connection import FramedConnection, NetworkTuning, close_stream
 from bftkit.runtime.endpoint import Endpoint
 
@@ -59,9 +59,10 @@ class Refusals:
 class Strangers:
     """Those who are connected and have not said who they are: few altogether, fewer from one address."""
 
-    def __init__(self, tuning: NetworkTuning) -> None:
+    def __init__(self, tuning: NetworkTuning, clock: Clock | None = None) -> None:
         self._tuning = tuning
-        self._scopes: dict[anyio.CancelScope, tuple[str, float]] = {}
+        self._clock = clock or SystemClock()
+        self._scopes: dict[anyio.CancelScope, tuple[str, int]] = {}
 
     def __len__(self) -> int:
         return len(self._scopes)
@@ -77,12 +78,12 @@ class Strangers:
             raise HandshakeRefused("too many connections of this address that have not said who they are")
         if len(self._scopes) >= self._tuning.strangers:
             oldest = next(iter(self._scopes))
-            if (monotonic() - self._scopes[oldest][1]) * 1_000 < self._tuning.stranger_grace_ms:
+            if self._clock.now_ms() - self._scopes[oldest][1] < self._tuning.stranger_grace_ms:
                 raise HandshakeRefused("too many connections that have not said who they are")
             oldest.cancel()
             del self._scopes[oldest]
         scope = anyio.CancelScope()
-        self._scopes[scope] = host, monotonic()
+        self._scopes[scope] = host, self._clock.now_ms()
         return scope
 
     def dismiss(self, scope: anyio.CancelScope) -> None:
@@ -98,7 +99,7 @@ class Listener:
         self._listen_address = listen_address
         self._endpoint = endpoint
         self._refusals = refusals
-        self._strangers = Strangers(endpoint.tuning)
+        self._strangers = Strangers(endpoint.tuning, endpoint.clock)
         self._listeners: list[SocketListener] = []
         self.address = listen_address
         """Where it listens; with the real port as soon as it does."""

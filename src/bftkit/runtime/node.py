@@ -24,7 +24,6 @@ from bftkit.replica.execution import Executor
 from bftkit.replica.inputs import PeerDown, PeerUp, Submission, Submitted
 from bftkit.replica.outputs import Report
 from bftkit.replica.recovery import LoggedRecord, recover
-from bftkit.replica.settings import ReplicaSettings
 from bftkit.replica.state_machine import StateMachine
 from bftkit.runtime.admin_messages import AdminAnswer, AdminAsk
 from bftkit.runtime.application import ApplicationStage, Outcome, restore_newest
@@ -33,13 +32,13 @@ from bftkit.runtime.client import Client, Receipt
 from bftkit.runtime.client_edge import ClientEdge, ReplyChannel
 from bftkit.runtime.client_port import ClientConnection, ClientPort
 from bftkit.runtime.client_settings import ClientSettings
-from bftkit.runtime.clock import Clock, MonotonicClock
-from bftkit.runtime.failpoints import Hit, pass_by
-from bftkit.runtime.first_start import FirstStart, open_log
+from bftkit.runtime.clock import Clock
+from bftkit.runtime.first_start import open_log
 from bftkit.runtime.listener import Refusal
 from bftkit.runtime.local_connector import LocalConnector
 from bftkit.runtime.metrics_port import MetricsPort
 from bftkit.runtime.node_metrics import NodeMetrics
+from bftkit.runtime.node_parts import Adapt, NodeParts
 from bftkit.runtime.node_questions import NodeQuestions, status_of
 from bftkit.runtime.payload_store import PayloadStore
 from bftkit.runtime.peer_codec import PeerCodec
@@ -47,8 +46,6 @@ from bftkit.runtime.pipeline import VerifyPipeline
 from bftkit.runtime.reads import ReadStage
 from bftkit.runtime.shard import ReplicaShard
 from bftkit.runtime.tcp import TcpTransport
-from bftkit.runtime.transport import Transport
-from bftkit.storage.interface import Storage
 from bftkit.storage.log import Log
 from bftkit.storage.snapshots import SnapshotStore
 from bftkit.wire.auth import SignatureVerifier, SigningKey
@@ -71,32 +68,6 @@ class NodeEvent(msgspec.Struct, frozen=True):
 
     kind: str
     detail: str
-
-
-class NodeParts(msgspec.Struct, kw_only=True):
-    """What a node is made of, beside the state machine.
-
-    Storage, transport and clock are interfaces: what a program puts there may be slow, faulty or simulated.
-    """
-
-    settings: ReplicaSettings
-    key: SigningKey
-    """Signs its votes."""
-    storage: Storage
-    transport: Transport
-    port: ClientPort | None = None
-    """Where clients connect; None inside a program."""
-    metrics_address: str = ""
-    """Where metrics are served; empty: nowhere."""
-    first_start: FirstStart | None = None
-    """Whether the disk may be empty; None: it may."""
-    lanes: int = 1
-    """Inbound queues, a power of two."""
-    facts: dict[str, Any] = {}
-    """What `status` says besides."""
-    clock: Clock = msgspec.field(default_factory=MonotonicClock)
-    hit: Hit = pass_by
-    """Told of the failpoints that are passed; the storage has its own, see `FailpointStorage`."""
 
 
 class Node:
@@ -123,14 +94,20 @@ class Node:
         self._questions = NodeQuestions(self)
 
     @classmethod
-    def open(cls, path: str, application: StateMachine) -> Self:
+    def open(
+        cls, path: str, application: StateMachine, *, adapt: Adapt | None = None, clock: Clock | None = None
+    ) -> Self:
         """Return the node that a configuration file describes; enter it to start it.
+
+        `adapt` may replace what the files describe, or put something around it: a storage or a transport of one's own.
+        `clock` is read by the whole node, its connections and the judgement of its certificate included.
 
         ConfigurationError lists everything that is wrong with the file, its genesis and its keys.
         """
         from bftkit.runtime.node_files import node_parts
 
-        return cls(application, node_parts(path))
+        parts = node_parts(path, clock)
+        return cls(application, parts if adapt is None else adapt(parts))
 
     # -- life -------------------------------------------------------------------------------------
 

@@ -14,10 +14,11 @@ from bftkit.errors import ConfigurationError, EngineError
 from bftkit.plugins import installed_engines, load_engine
 from bftkit.replica.settings import ReplicaSettings
 from bftkit.runtime.client_port import ClientPort
+from bftkit.runtime.clock import Clock, SystemClock
 from bftkit.runtime.connection import NetworkTuning
 from bftkit.runtime.credentials import CredentialFiles, credential_files, read_signing_key
 from bftkit.runtime.first_start import FirstStart
-from bftkit.runtime.node import NodeParts
+from bftkit.runtime.node_parts import NodeParts
 from bftkit.runtime.tcp import TcpTransport
 from bftkit.storage.files import FileStorage
 from bftkit.wire.auth import SigningKey
@@ -42,11 +43,13 @@ class LazyEngines(Mapping[str, EngineSpec]):
         return len(self._names)
 
 
-def node_parts(path: str) -> NodeParts:
+def node_parts(path: str, clock: Clock | None = None) -> NodeParts:
     """Return what a configuration file makes of a node.
 
-    ConfigurationError where the file, its genesis or its keys cannot be used.
+    Its certificate is judged and its connections are timed by the clock, or the machine's. ConfigurationError where the
+    file, its genesis or its keys cannot be used.
     """
+    clock = clock or SystemClock()
     config = load_node_config(path, LazyEngines())
     spec = _engine(config)
     genesis = Genesis(epoch_config(config.genesis, spec, 0), EMPTY_CHECKPOINT)
@@ -59,7 +62,7 @@ def node_parts(path: str) -> NodeParts:
         raise ConfigurationError(
             f"{config.keys.consensus} is not the key that the genesis names for {config.node.name}"
         )
-    credentials = _credentials(config)
+    credentials = _credentials(config, clock)
     hello = _Hello(config, genesis, key)
     members = {member.name: member.public_key for member in membership.members}
     addresses = {member.name: member for member in config.genesis.members}
@@ -71,9 +74,11 @@ def node_parts(path: str) -> NodeParts:
         members,
         credentials=credentials,
         tuning=tuning,
+        clock=clock,
     )
     # Clients have an outbox of their own length: what may wait for a peer is too much for each of a thousand clients.
-    port = ClientPort(hello, addresses[config.node.name].client_address, members, credentials=credentials)
+    address = addresses[config.node.name].client_address
+    port = ClientPort(hello, address, members, credentials=credentials, clock=clock)
     data = Path(config.node.data)
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     return NodeParts(
@@ -85,6 +90,7 @@ def node_parts(path: str) -> NodeParts:
         first_start=FirstStart(Path(config.keys.consensus).parent, data),
         metrics_address=config.metrics.address,
         lanes=config.runtime.lanes,
+        clock=clock,
         facts={"insecure": config.runtime.insecure, "tls": not config.runtime.insecure},
     )
 
@@ -96,11 +102,13 @@ def _engine(config: NodeConfig) -> EngineSpec:
         raise ConfigurationError(str(error)) from error
 
 
-def _credentials(config: NodeConfig) -> CredentialFiles | None:
+def _credentials(config: NodeConfig, clock: Clock) -> CredentialFiles | None:
     if config.runtime.insecure:
         return None
     keys = config.keys
-    files = credential_files(Path(keys.tls_certificate), Path(keys.tls_key), Path(keys.authority))
+    files = credential_files(
+        Path(keys.tls_certificate), Path(keys.tls_key), Path(keys.authority), now=clock.wall_time()
+    )
     if (files.cluster_id, files.role, files.name) != (config.genesis.cluster.id, "node", config.node.name):
         raise ConfigurationError(
             f"{keys.tls_certificate} is for {files.role} {files.name} of cluster {files.cluster_id}, "

@@ -55,7 +55,7 @@ class NodeMetrics:
         _set(self._rejected, node.pipeline.counters.rejected)
         _set(self._requests, node.edge.counters.requests)
         _set(self._reads, node.reads.count)
-        self.consensus.current_round.value = replica.status().view
+        self.consensus.current_round.value = replica.engine.view
         self._height.value = replica.commits.height
         self._applied.value = node.application.executor.height
         self._peers.value = sum(replica.catch_up.connected)

@@ -24,10 +24,12 @@ import msgspec
 from bftkit.config import NODE_FILE, NodeConfig, load_node_config
 from bftkit.errors import BftkitError, ConfigurationError
 from bftkit.replica.state_machine import StateMachine
+from bftkit.runtime.clock import Clock
 from bftkit.runtime.failpoint_storage import FailpointStorage
 from bftkit.runtime.failpoints import VARIABLE, parse_failpoints
-from bftkit.runtime.node import Node, NodeParts
+from bftkit.runtime.node import Node
 from bftkit.runtime.node_files import LazyEngines, node_parts
+from bftkit.runtime.node_parts import Adapt, NodeParts
 
 PR_SET_PDEATHSIG = 1
 """From linux/prctl.h: which signal to get when the parent dies."""
@@ -44,9 +46,6 @@ EVENT_LEVELS = {"stable": "debug"} | dict.fromkeys(("accused", "behind", "diverg
 
 Log = Callable[..., None]
 """Takes the name of an event and its fields, `level` among them."""
-
-Adapt = Callable[[NodeParts], NodeParts]
-"""Makes of a node's parts others: with a storage, a transport or a clock from outside."""
 
 
 def at_least(level: str, log: Log) -> Log:
@@ -81,10 +80,10 @@ def node_file(path: str | Path) -> Path:
     return path / NODE_FILE if path.is_dir() else path
 
 
-def run_node(path: str | Path, log: Log, *, adapt: Adapt | None = None) -> None:
+def run_node(path: str | Path, log: Log, *, adapt: Adapt | None = None, clock: Clock | None = None) -> None:
     """Run the node of a folder until SIGTERM or SIGINT; raises what it cannot start with, or fails of.
 
-    `adapt` may replace the parts that the files describe. Failpoints of the environment are armed behind that.
+    `adapt` and `clock` are those of `Node.open`. Failpoints of the environment are armed behind them.
     """
     text = os.environ.get(VARIABLE, "")
     failpoints = parse_failpoints(text)
@@ -98,7 +97,7 @@ def run_node(path: str | Path, log: Log, *, adapt: Adapt | None = None) -> None:
     log = at_least(config.node.log_level, log)
 
     def make_parts() -> NodeParts:
-        parts = node_parts(config.path)
+        parts = node_parts(config.path, clock)
         if adapt is not None:
             parts = adapt(parts)
         if failpoints:

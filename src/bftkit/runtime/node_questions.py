@@ -1,24 +1,42 @@
 """What a node answers to questions outside the log: about itself, and reads that it serves alone."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
 import msgspec
 
-from bftkit.errors import ApplicationError, NotReady, Rejected
+from bftkit.errors import NotReady, Rejected
 from bftkit.replica.explain import explain
-from bftkit.replica.log_reads import ANSWER_TOO_LARGE
-from bftkit.replica.sessions import MAX_RESULTS_BYTES
 from bftkit.runtime.admin_messages import AdminAnswer, AdminAsk
-from bftkit.runtime.reads import ReadOutcome
+from bftkit.runtime.reads import ReadOutcome, ask_machine
 
 if TYPE_CHECKING:
     from bftkit.runtime.listener import Refusal
     from bftkit.runtime.node import Node
 
+T = TypeVar("T")
+
 Reply = Callable[[AdminAnswer], None]
 """Takes the answer to one question, now or later."""
+
+
+class _Promised(Generic[T]):
+    """A value that somebody gives later, once."""
+
+    def __init__(self) -> None:
+        self._values: list[T] = []
+        self._kept = anyio.Event()
+
+    def keep(self, value: T) -> None:
+        """Give it."""
+        self._values.append(value)
+        self._kept.set()
+
+    async def wait(self) -> T:
+        """Wait for it."""
+        await self._kept.wait()
+        return self._values[0]
 
 
 class NodeQuestions:
@@ -38,40 +56,25 @@ class NodeQuestions:
         elif not node.settings.spec.answers_reads:
             reply(AdminAnswer(ask.id, False, b"the engine orders reads in the log"))
         else:
-            node.reads.read(ask.body, lambda outcome: reply(_answer_of(ask, outcome)))
+            node.reads.read(ask.body, lambda outcome: reply(outcome.answer(ask)))
 
     async def answer(self, ask: AdminAsk) -> AdminAnswer:
         """Answer a question, and wait until there is an answer."""
-        answers: list[AdminAnswer] = []
-        answered = anyio.Event()
-
-        def reply(answer: AdminAnswer) -> None:
-            answers.append(answer)
-            answered.set()
-
-        await self.take(ask, reply)
-        await answered.wait()
-        return answers[0]
+        answer: _Promised[AdminAnswer] = _Promised()
+        await self.take(ask, answer.keep)
+        return await answer.wait()
 
     async def read(self, request: bytes, timeout: float) -> bytes:
         """Answer a read of this process; `Rejected` or `NotReady` where there is no answer in time."""
-        found: list[ReadOutcome] = []
-        answered = anyio.Event()
-
-        def done(outcome: ReadOutcome) -> None:
-            found.append(outcome)
-            answered.set()
-
-        self._node.reads.read(request, done)
+        promised: _Promised[ReadOutcome] = _Promised()
+        self._node.reads.read(request, promised.keep)
         with anyio.move_on_after(timeout):
-            await answered.wait()
-        if not found:
-            raise NotReady("the replica does not learn in time how recent its state is")
-        outcome = found[0]
-        if outcome.ok:
-            return outcome.body
-        reason = outcome.body.decode("utf-8", "replace")
-        raise NotReady(reason) if outcome.retry else Rejected(reason)
+            outcome = await promised.wait()
+            if outcome.ok:
+                return outcome.body
+            reason = outcome.body.decode("utf-8", "replace")
+            raise NotReady(reason) if outcome.retry else Rejected(reason)
+        raise NotReady("the replica does not learn in time how recent its state is")
 
     async def _answer_now(self, ask: AdminAsk) -> AdminAnswer:
         node = self._node
@@ -83,22 +86,9 @@ class NodeQuestions:
         if ask.verb == "explain":
             return AdminAnswer(ask.id, True, msgspec.json.encode(explain(node.replica)), height)
         if ask.verb == "query":
-            return await node.application.call(self._query, ask)  # type: ignore[no-any-return]  # as `_query` does
+            outcome: ReadOutcome = await node.application.call(ask_machine, node.application.executor, ask.body)
+            return outcome.answer(ask)
         return AdminAnswer(ask.id, False, f"unknown question {ask.verb[:40]!r}".encode(), height)
-
-    def _query(self, ask: AdminAsk) -> AdminAnswer:
-        executor = self._node.application.executor
-        try:
-            answer = executor.query(ask.body)
-        except ApplicationError as error:
-            return AdminAnswer(ask.id, False, str(error).encode(), executor.height)
-        if len(answer) > MAX_RESULTS_BYTES:
-            return AdminAnswer(ask.id, False, ANSWER_TOO_LARGE.encode(), executor.height)
-        return AdminAnswer(ask.id, True, answer, executor.height)
-
-
-def _answer_of(ask: AdminAsk, outcome: ReadOutcome) -> AdminAnswer:
-    return AdminAnswer(ask.id, outcome.ok, outcome.body, outcome.height, outcome.retry)
 
 
 async def status_of(node: "Node", facts: dict[str, Any], refusals: "Sequence[Refusal]") -> dict[str, Any]:

@@ -9,9 +9,11 @@ import msgspec
 from bftkit.core.inputs import Read
 from bftkit.core.outputs import ReadReady
 from bftkit.errors import ApplicationError
+from bftkit.replica.execution import Executor
 from bftkit.replica.log_reads import ANSWER_TOO_LARGE
 from bftkit.replica.read_queue import TOKEN_BITS, ReadQueue
 from bftkit.replica.sessions import MAX_RESULTS_BYTES
+from bftkit.runtime.admin_messages import AdminAnswer, AdminAsk
 from bftkit.runtime.application import ApplicationStage
 from bftkit.runtime.clock import Clock
 
@@ -33,8 +35,23 @@ class ReadOutcome(msgspec.Struct, frozen=True, gc=False):
     retry: bool = False
     """Whether it may be tried again, elsewhere or later."""
 
+    def answer(self, ask: AdminAsk) -> AdminAnswer:
+        """Return it as the answer to a question."""
+        return AdminAnswer(ask.id, self.ok, self.body, self.height, self.retry)
+
 
 Done = Callable[[ReadOutcome], None]
+
+
+def ask_machine(executor: Executor, request: bytes) -> ReadOutcome:
+    """Ask a replica's state machine as it is; whatever comes of it fits a frame."""
+    try:
+        answer = executor.query(request)
+    except ApplicationError as error:
+        return ReadOutcome(False, str(error).encode(), executor.height)
+    if len(answer) > MAX_RESULTS_BYTES:
+        return ReadOutcome(False, ANSWER_TOO_LARGE.encode(), executor.height)
+    return ReadOutcome(True, answer, executor.height)
 
 
 class _Reader(msgspec.Struct, eq=False):
@@ -111,17 +128,7 @@ class ReadStage:
             reader.done(outcome)
 
     def _answer(self, requests: list[bytes]) -> list[ReadOutcome]:
-        return [self._answer_one(request) for request in requests]
-
-    def _answer_one(self, request: bytes) -> ReadOutcome:
-        executor = self._application.executor
-        try:
-            answer = executor.query(request)
-        except ApplicationError as error:
-            return ReadOutcome(False, str(error).encode(), executor.height)
-        if len(answer) > MAX_RESULTS_BYTES:
-            return ReadOutcome(False, ANSWER_TOO_LARGE.encode(), executor.height)
-        return ReadOutcome(True, answer, executor.height)
+        return [ask_machine(self._application.executor, request) for request in requests]
 
     def close(self, reason: str) -> None:
         """Give everybody who waits, and whoever comes, a refusal."""

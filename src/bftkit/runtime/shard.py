@@ -70,6 +70,9 @@ BUFFERED_RETRY_MS = 50
 FULL_DISK_RETRY_S = 0.5
 """Pause before a full disk is tried again."""
 
+LONGEST_SLEEP_S = 0.5
+"""After so long the clock is read again, whatever it said: it need not go at the pace of the event loop."""
+
 
 class ShardCounters(msgspec.Struct):
     """What the shard has done since it started."""
@@ -272,7 +275,7 @@ class ReplicaShard:
                 continue
             self._sleeping_until = deadline
             self._timer_changed = anyio.Event()
-            with anyio.move_on_after(None if deadline is None else (deadline - now) / 1000):
+            with anyio.move_on_after(None if deadline is None else min((deadline - now) / 1000, LONGEST_SLEEP_S)):
                 await self._timer_changed.wait()
 
     def _fire(self, now: int) -> None:

@@ -2,13 +2,13 @@
 
 import random as random_module
 from collections.abc import Mapping, Sequence
-from time import monotonic
 
 import anyio
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskGroup, TaskStatus
 
 from bftkit.errors import HandshakeRefused, WireError
+from bftkit.runtime.clock import Clock
 from bftkit.runtime.connection import FramedConnection, NetworkTuning
 from bftkit.runtime.credentials import CredentialFiles
 from bftkit.runtime.dialer import dial
@@ -38,6 +38,7 @@ class TcpTransport:
         credentials: CredentialFiles | None,
         tuning: NetworkTuning | None = None,
         random: random_module.Random | None = None,
+        clock: Clock | None = None,
     ) -> None:
         """Prepare to listen at "host:port".
 
@@ -48,7 +49,7 @@ class TcpTransport:
         """Who this side is."""
         self.refusals = Refusals()
         """Who could not connect or be reached lately, and why."""
-        self._endpoint = Endpoint(hello, members, credentials=credentials, tuning=tuning)
+        self._endpoint = Endpoint(hello, members, credentials=credentials, tuning=tuning, clock=clock)
         self._listener = Listener(listen_address, self._endpoint, self.refusals)
         self._random = random or random_module.Random()
         self._links: dict[str, _Link] = {
@@ -157,9 +158,9 @@ class TcpTransport:
                     self.refusals.note(link.address, str(refusal))
                     link.statistics.last_reason = str(refusal)
                 else:
-                    began = monotonic()
+                    began = self._endpoint.clock.now_ms()
                     await self._serve(link, connection)
-                    if (monotonic() - began) * 1_000 >= tuning.reconnect_max_ms:
+                    if self._endpoint.clock.now_ms() - began >= tuning.reconnect_max_ms:
                         pause_ms = tuning.reconnect_min_ms
                 await anyio.sleep(pause_ms * self._random.uniform(0.5, 1.0) / 1_000)
                 pause_ms = min(2 * pause_ms, tuning.reconnect_max_ms)

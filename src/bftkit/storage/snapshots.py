@@ -177,7 +177,9 @@ class SnapshotStore:
     def _load(self, height: int, path: str) -> tuple[SnapshotInfo | None, str]:
         """Verify a whole file; return what it holds, or None and what is wrong."""
         size = self._storage.size(path)
-        if not check_preamble(self._storage.read(path, 0, PREAMBLE_BYTES), MAGIC, VERSION, path):
+        preamble = self._storage.read(path, 0, PREAMBLE_BYTES)
+        # A disk may give what stands in another file: that is damage, and no other format of a snapshot.
+        if not preamble.startswith(MAGIC) or not check_preamble(preamble, MAGIC, VERSION, path):
             return None, "its preamble is damaged"
         trailer = self._storage.read(path, max(size - _TRAILER_BYTES, 0), _TRAILER_BYTES)
         if len(trailer) < _TRAILER_BYTES:

@@ -1,76 +1,209 @@
 """The public test kit: whole groups in virtual time, faults of every kind, and what judges engines and state machines.
 
-The names below are loaded when they are first used.
+The names below are loaded when they are first used; docs/reference/testing-names.md says what each is.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bftkit.testing.campaign import run_campaign
-    from bftkit.testing.checkers import Violation
-    from bftkit.testing.conformance import check_engine
+    from bftkit.testing.byzantine import BEHAVIOURS, Behaviour, Said, make_behaviour
+    from bftkit.testing.campaign import CampaignError, CampaignResult, run_campaign
+    from bftkit.testing.campaign_state import Figures, Finding
+    from bftkit.testing.chart import write_chart
+    from bftkit.testing.checkers import Checkers, Violation
+    from bftkit.testing.choices import Choices
+    from bftkit.testing.client import SimulatedClient
+    from bftkit.testing.conformance import check_engine, conformance_cases, examine_engine
     from bftkit.testing.disk import CrashMode, SimulatedDisk
+    from bftkit.testing.engine_group import EngineGroup, GroupSettings, Instance
+    from bftkit.testing.fault_atlas import FaultAtlas, Spare
+    from bftkit.testing.invariants import EngineInvariants
     from bftkit.testing.journal import Journal
-    from bftkit.testing.linearizability import Model, Operation, Verdict, check_by_index, check_history
-    from bftkit.testing.mutants import Mutant, run_mutants
-    from bftkit.testing.profile import Profile
-    from bftkit.testing.shrink import Case, record_case
-    from bftkit.testing.simulation import Outcome, run_schedule, simulate
+    from bftkit.testing.linearizability import (
+        COUNTER,
+        KEY_VALUE,
+        REGISTER,
+        Model,
+        Operation,
+        Verdict,
+        check_by_index,
+        check_history,
+        history_problem,
+    )
+    from bftkit.testing.mutants import (
+        Check,
+        Mutant,
+        MutantResult,
+        Scenarios,
+        Schedules,
+        applied,
+        doing_nothing,
+        hunt,
+        load_mutants,
+        run_mutants,
+    )
+    from bftkit.testing.network import Network
+    from bftkit.testing.node import SimulatedNode
+    from bftkit.testing.profile import CALM, PROFILES, Profile, draw_profile
+    from bftkit.testing.scenario import Scenario, ScenarioError, replay_scenario, scenarios_page
+    from bftkit.testing.shrink import Case, Shrunk, record_case, shrink_case
+    from bftkit.testing.simulation import Outcome, finish, run_schedule, seeded_world, simulate
     from bftkit.testing.solo import solo_spec
-    from bftkit.testing.twins import TwinsPlan, run_twins
-    from bftkit.testing.world import World
+    from bftkit.testing.twins import TwinsPlan, TwinsResult, run_twins
+    from bftkit.testing.twins_scenarios import parse_scenario, scenario_text
+    from bftkit.testing.world import Commands, Workload, World
 
 _HOMES = {
+    "BEHAVIOURS": "byzantine",
+    "Behaviour": "byzantine",
+    "CALM": "profile",
+    "COUNTER": "linearizability",
+    "CampaignError": "campaign",
+    "CampaignResult": "campaign",
     "Case": "shrink",
+    "Check": "mutants",
+    "Checkers": "checkers",
+    "Choices": "choices",
+    "Commands": "world",
     "CrashMode": "disk",
+    "EngineGroup": "engine_group",
+    "EngineInvariants": "invariants",
+    "FaultAtlas": "fault_atlas",
+    "Figures": "campaign_state",
+    "Finding": "campaign_state",
+    "GroupSettings": "engine_group",
+    "Instance": "engine_group",
     "Journal": "journal",
+    "KEY_VALUE": "linearizability",
     "Model": "linearizability",
     "Mutant": "mutants",
+    "MutantResult": "mutants",
+    "Network": "network",
     "Operation": "linearizability",
     "Outcome": "simulation",
+    "PROFILES": "profile",
     "Profile": "profile",
+    "REGISTER": "linearizability",
+    "Said": "byzantine",
+    "Scenario": "scenario",
+    "ScenarioError": "scenario",
+    "Scenarios": "mutants",
+    "Schedules": "mutants",
+    "Shrunk": "shrink",
+    "SimulatedClient": "client",
     "SimulatedDisk": "disk",
+    "SimulatedNode": "node",
+    "Spare": "fault_atlas",
     "TwinsPlan": "twins",
+    "TwinsResult": "twins",
     "Verdict": "linearizability",
     "Violation": "checkers",
+    "Workload": "world",
     "World": "world",
+    "applied": "mutants",
     "check_by_index": "linearizability",
     "check_engine": "conformance",
     "check_history": "linearizability",
+    "conformance_cases": "conformance",
+    "doing_nothing": "mutants",
+    "draw_profile": "profile",
+    "examine_engine": "conformance",
+    "finish": "simulation",
+    "history_problem": "linearizability",
+    "hunt": "mutants",
+    "load_mutants": "mutants",
+    "make_behaviour": "byzantine",
+    "parse_scenario": "twins_scenarios",
     "record_case": "shrink",
+    "replay_scenario": "scenario",
     "run_campaign": "campaign",
     "run_mutants": "mutants",
     "run_schedule": "simulation",
     "run_twins": "twins",
+    "scenario_text": "twins_scenarios",
+    "scenarios_page": "scenario",
+    "seeded_world": "simulation",
+    "shrink_case": "shrink",
     "simulate": "simulation",
     "solo_spec": "solo",
+    "write_chart": "chart",
 }
 
 __all__ = [
+    "BEHAVIOURS",
+    "CALM",
+    "COUNTER",
+    "KEY_VALUE",
+    "PROFILES",
+    "REGISTER",
+    "Behaviour",
+    "CampaignError",
+    "CampaignResult",
     "Case",
+    "Check",
+    "Checkers",
+    "Choices",
+    "Commands",
     "CrashMode",
+    "EngineGroup",
+    "EngineInvariants",
+    "FaultAtlas",
+    "Figures",
+    "Finding",
+    "GroupSettings",
+    "Instance",
     "Journal",
     "Model",
     "Mutant",
+    "MutantResult",
+    "Network",
     "Operation",
     "Outcome",
     "Profile",
+    "Said",
+    "Scenario",
+    "ScenarioError",
+    "Scenarios",
+    "Schedules",
+    "Shrunk",
+    "SimulatedClient",
     "SimulatedDisk",
+    "SimulatedNode",
+    "Spare",
     "TwinsPlan",
+    "TwinsResult",
     "Verdict",
     "Violation",
+    "Workload",
     "World",
+    "applied",
     "check_by_index",
     "check_engine",
     "check_history",
+    "conformance_cases",
+    "doing_nothing",
+    "draw_profile",
+    "examine_engine",
+    "finish",
+    "history_problem",
+    "hunt",
+    "load_mutants",
+    "make_behaviour",
+    "parse_scenario",
     "record_case",
+    "replay_scenario",
     "run_campaign",
     "run_mutants",
     "run_schedule",
     "run_twins",
+    "scenario_text",
+    "scenarios_page",
+    "seeded_world",
+    "shrink_case",
     "simulate",
     "solo_spec",
+    "write_chart",
 ]
 
 

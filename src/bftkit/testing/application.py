@@ -44,7 +44,7 @@ class SimulatedApplication:
         node = self._node
         least, spread = node.world.profile.apply_us
         delay_us = least + spread * node.world.choices.disk.below("apply", node.instance, FINE) // FINE
-        node.later(delay_us, self._worked, taken)
+        node.later(delay_us + node.disk_time_us(), self._worked, taken)
 
     def _worked(self, jobs: list[Any]) -> None:
         node, world = self._node, self._node.world

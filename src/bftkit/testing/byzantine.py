@@ -30,7 +30,9 @@ from bftkit.replica.messages import (
     StableCheckpoint,
 )
 from bftkit.testing.made_up_messages import invented_requests, made_up_questions, made_up_talk, same_requests_again
-from bftkit.testing.message_mutation import LARGE, leaves, mutations, with_value, without_a_signer
+from bftkit.testing.message_mutation import LARGE, Path, leaves, mutations, with_value, without_a_signer
+from bftkit.testing.message_sorts import sort_of
+from bftkit.testing.twins_scenarios import PROPOSALS, VIEW_CHANGES, VOTES
 
 Said = list[tuple[ReplicaIndex, Any]]
 """Messages, and whom they go to."""
@@ -66,11 +68,11 @@ _REPLICA_TYPES = frozenset(AnyReplicaMessage.__args__)
 _QUESTIONS = (FetchBodies, FetchCommits, FetchSnapshot)
 
 
-def kind_of(spec: EngineSpec, message: Any) -> str:
+def kind_of(message: Any) -> str:
     """Say what sort of message one is, for any engine.
 
-    "proposal", "vote" and "view change" are an engine's signed messages: those that name batches for a position,
-    those about a position, and the others; "talk" is what an engine does not sign.
+    "proposal", "vote" and "view change" are an engine's signed messages, told apart by their names; "talk" is what an
+    engine does not sign.
     """
     if isinstance(message, BatchBody):
         return "body"
@@ -80,18 +82,26 @@ def kind_of(spec: EngineSpec, message: Any) -> str:
         return "question" if isinstance(message, _QUESTIONS) else "answer"
     if not isinstance(message, SignedMessage):
         return "talk"
-    if message.statement().position == 0:
-        return "view change"
-    return "proposal" if any(True for _ in spec.references(message)) else "vote"
+    return _SORTS[sort_of(type(message))]
 
 
-def proposed_batches(message: Any) -> tuple[str, tuple[BatchRef, ...]]:
-    """Return the field in which a message names batches, and the batches; nothing where it has no such field."""
+_SORTS = {PROPOSALS: "proposal", VOTES: "vote", VIEW_CHANGES: "view change"}
+
+
+def proposed_batches(message: Any) -> tuple[Path, tuple[BatchRef, ...]]:
+    """Return where in a message or one of its parts batches are named, and the batches; nothing where they are not."""
+    parts: list[Path] = []
     for name in message.__struct_fields__:
         value = getattr(message, name)
         if isinstance(value, tuple) and value and all(isinstance(one, BatchRef) for one in value):
-            return name, value
-    return "", ()
+            return (name,), value
+        if isinstance(value, msgspec.Struct):
+            parts.append((name,))
+    for place in parts:
+        path, refs = proposed_batches(getattr(message, str(place[0])))
+        if path:
+            return (*place, *path), refs
+    return (), ()
 
 
 class Liar:
@@ -197,7 +207,7 @@ class Liar:
         before = self.before.get(type(message))
         field, _ = proposed_batches(message)
         if field and before is not None and proposed_batches(before)[1]:
-            return with_value(message, (field,), proposed_batches(before)[1])
+            return with_value(message, field, proposed_batches(before)[1])
         for path, value in leaves(message):
             if isinstance(value, bytes) and path[-1] != "signature":
                 return with_value(message, path, bytes([value[0] ^ 0xFF]) + value[1:] if value else b"\1")
@@ -304,7 +314,7 @@ class Liar:
         kept = tuple(ref for ref in refs if ref.origin != self.victim)
         if kept == refs:
             return [(to, message)]
-        return [(to, with_value(message, (field,), kept))] if kept else []
+        return [(to, with_value(message, field, kept))] if kept else []
 
     def wrong_roots(self, to: ReplicaIndex, message: Any) -> Said:
         """Vote for a state that nobody has."""
@@ -390,7 +400,7 @@ class Liar:
             self.mood = self.random.choice([name for name, (_, way) in BEHAVIOURS.items() if way is not Liar.waver])
         self.messages += 1
         kinds, way = BEHAVIOURS[self.mood]
-        return way(self, to, message) if kind_of(self.spec, message) in kinds else [(to, message)]
+        return way(self, to, message) if kind_of(message) in kinds else [(to, message)]
 
 
 Way = Callable[[Liar, ReplicaIndex, Any], Said]
@@ -481,6 +491,6 @@ def make_behaviour(name: str, *, spec: EngineSpec, own: ReplicaIndex, members: i
 
     def speak(to: ReplicaIndex, message: Any) -> Said:
         liar.note(message)
-        return way(liar, to, message) if kind_of(spec, message) in kinds else [(to, message)]
+        return way(liar, to, message) if kind_of(message) in kinds else [(to, message)]
 
     return speak

@@ -10,19 +10,20 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import ExitStack
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
 
-from bftkit.core.checkpoint import CheckpointCertificate
 from bftkit.errors import BftkitError, ConfigurationError, EngineError
 from bftkit.plugins import load_engine
 from bftkit.testing.campaign_state import CampaignState, Figures, Finding, Plan, read_state
-from bftkit.testing.profile import CALM, PROFILES
-from bftkit.testing.simulation import run_schedule, seeded_world
+from bftkit.testing.crash_plan import FAILPOINT_HIT
+from bftkit.testing.nemesis import FAILPOINTS
+from bftkit.testing.profile import PROFILES
+from bftkit.testing.program import program_of
+from bftkit.testing.simulation import run_schedule, size_problem
+from bftkit.testing.specs import Settings
 from bftkit.testing.workers import cores, worker_pool
-from bftkit.testing.world import MOST_MEMBERS
 
 USUAL_REPLICAS = 4
 """Members of a group when nothing else is said: the fewest that survive a byzantine one."""
@@ -71,6 +72,16 @@ class CampaignResult(msgspec.Struct, frozen=True):
         return not self.figures.violated
 
     @property
+    def failpoints_hit(self) -> tuple[str, ...]:
+        """List the failpoints at which members crashed."""
+        return tuple(name for name in FAILPOINTS if FAILPOINT_HIT + name in self.figures.faults_hit)
+
+    @property
+    def failpoints_not_hit(self) -> tuple[str, ...]:
+        """List those at which none did, though a simulated member passes them."""
+        return tuple(name for name in FAILPOINTS if FAILPOINT_HIT + name not in self.figures.faults_hit)
+
+    @property
     def events_per_s(self) -> float:
         """Return the speed of one core: inputs that replicas handled, by the workers' CPU seconds."""
         return events_per_s(self.figures)
@@ -87,6 +98,7 @@ def run_campaign(  # noqa: PLR0913  # what to run, on what, and from where: each
     engine: str,
     replicas: int | Sequence[int] | None = None,
     profile: str = "all",
+    settings: Settings = (),
     executor: Executor | None = None,
     jobs: int | None = None,
     shard: tuple[int, int] | None = None,
@@ -97,21 +109,22 @@ def run_campaign(  # noqa: PLR0913  # what to run, on what, and from where: each
     """Run the schedules of a range of seeds; a broken rule is a finding in the result, never raised.
 
     `replicas` is the size of the group, or several, dealt round among the seeds: a seed gets the size at its
-    remainder. Without it there are four, or as few as the engine takes. `shard` (i, n) runs the i-th of n parts,
-    from 1 on: ranges that lie side by side and differ by one seed at most.
+    remainder. Without it there are four, or as few as the engine takes. `settings` are options of the engine.
+    `shard` (i, n) runs the i-th of n parts, from 1 on: ranges that lie side by side and differ by one seed at most.
 
     `executor` is any executor of `concurrent.futures` that takes functions by name; without one there are as many
     processes as `jobs` says, or cores, and they end with the call, also by an exception. With one, `jobs` says how
     many calls it runs at once.
 
-    `resume` is a file to go on from: it is written while the campaign runs and holds which seeds are done. `portion`
-    fixes how many seeds go to a worker at once; by default it follows from how long they take.
+    `resume` is a file to go on from: it is written while the campaign runs and holds which seeds are done, and of which
+    program; when a source of the library or the engine has changed since, it is refused. `portion` fixes how many seeds
+    go to a worker at once; by default it follows from how long they take.
 
     ConfigurationError or EngineError where that cannot be run, CampaignError where a worker dies.
     """
-    plan = make_plan(engine, replicas, profile)
+    plan = make_plan(engine, replicas, profile, settings)
     part = shard_of(seeds, *(shard or (1, 1)))
-    program = f"bftkit {version('bftkit')}, {engine} {load_engine(engine).version}"
+    program = program_of(engine)
     state = CampaignState(plan, program) if resume is None else read_state(resume, plan, program, part)
     began = time.monotonic()
     todo = state.missing(part)
@@ -125,37 +138,23 @@ def run_campaign(  # noqa: PLR0913  # what to run, on what, and from where: each
     return CampaignResult(plan, (part.start, part.stop), state.figures, time.monotonic() - began)
 
 
-def make_plan(engine: str, replicas: int | Sequence[int] | None, profile: str) -> Plan:
+def make_plan(engine: str, replicas: int | Sequence[int] | None, profile: str, settings: Settings = ()) -> Plan:
     """Return what all schedules have in common; ConfigurationError or EngineError where they cannot be run."""
     spec = load_engine(engine)
     if profile not in PROFILES:
         raise ConfigurationError(f"there is no profile {profile!r}: say one of {', '.join(PROFILES)}")
     if replicas is None:
-        usual = _problem(engine, USUAL_REPLICAS) is None
+        usual = size_problem(engine, USUAL_REPLICAS, settings) is None
         sizes: tuple[int, ...] = (USUAL_REPLICAS if usual else spec.min_members,)
     else:
         sizes = (replicas,) if isinstance(replicas, int) else tuple(replicas)
     if not sizes:
         raise ConfigurationError("no size of the group is given")
     for size in sizes:
-        problem = _problem(engine, size)
+        problem = size_problem(engine, size, settings)
         if problem is not None:
             raise ConfigurationError(problem)
-    return Plan(engine, sizes, profile)
-
-
-def _problem(engine: str, size: int) -> str | None:
-    """Say why a group of this size cannot be simulated, or None."""
-    least = load_engine(engine).min_members
-    if not least <= size <= MOST_MEMBERS:
-        return f"a simulated group of {engine} has {least} to {MOST_MEMBERS} replicas, not {size}"
-    settings = seeded_world(0, engine=engine, replicas=size, profile=CALM).settings
-    try:
-        start = CheckpointCertificate(settings.genesis.start, None)
-        settings.spec.build(settings.context, settings.genesis, start, ())
-    except ValueError as error:
-        return f"{engine} refuses a group of {size}: {error}"
-    return None
+    return Plan(engine, sizes, profile, settings)
 
 
 def shard_of(seeds: range, part: int, parts: int) -> range:
@@ -184,7 +183,9 @@ def run_portion(plan: Plan, seeds: range) -> Figures:
 def _run_one(plan: Plan, seed: int) -> Figures:
     replicas = plan.replicas_of(seed)
     try:
-        outcome = run_schedule(seed, engine=plan.engine, replicas=replicas, profile=plan.profile)
+        outcome = run_schedule(
+            seed, engine=plan.engine, replicas=replicas, profile=plan.profile, settings=plan.settings
+        )
     except (ConfigurationError, EngineError):
         raise
     except Exception as error:

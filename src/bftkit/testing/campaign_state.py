@@ -10,7 +10,7 @@ from bftkit.errors import ConfigurationError
 MOST_FINDINGS = 1_000
 """Findings that are kept, those of the lowest seeds; more are counted only."""
 
-FORMAT = 1
+FORMAT = 2
 """Version of the file."""
 
 
@@ -21,6 +21,8 @@ class Plan(msgspec.Struct, frozen=True):
     replicas: tuple[int, ...]
     """Sizes of the group: a seed gets the one at its remainder, whatever range or part it is run in."""
     profile: str
+    settings: tuple[tuple[str, str], ...] = ()
+    """Options of the engine that do not have their defaults."""
 
     def replicas_of(self, seed: int) -> int:
         """Return how many members the schedule of a seed has."""
@@ -30,7 +32,7 @@ class Plan(msgspec.Struct, frozen=True):
         """Return the command that runs one seed again."""
         return (
             f"bftkit sim replay {seed} --engine {self.engine} --replicas {self.replicas_of(seed)} "
-            f"--profile {self.profile}"
+            f"--profile {self.profile}" + "".join(f" --option {name}={value}" for name, value in self.settings)
         )
 
 
@@ -88,8 +90,8 @@ class CampaignState(msgspec.Struct):
     """How far a campaign has come."""
 
     plan: Plan
-    version: str
-    """Versions of library and engine: sums over different programs mean nothing."""
+    program: str = ""
+    """Versions of library and engine, and a digest of their sources: sums over different programs mean nothing."""
     done: list[tuple[int, int]] = []
     """Half-open ranges of seeds, apart from each other and in order."""
     figures: Figures = msgspec.field(default_factory=Figures)
@@ -129,7 +131,7 @@ class CampaignState(msgspec.Struct):
             raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def read_state(path: Path, plan: Plan, version: str, seeds: range) -> CampaignState:
+def read_state(path: Path, plan: Plan, program: str, seeds: range) -> CampaignState:
     """Return the state of a campaign that goes on, or a new one where there is no file yet.
 
     ConfigurationError where the file is about another campaign.
@@ -137,18 +139,18 @@ def read_state(path: Path, plan: Plan, version: str, seeds: range) -> CampaignSt
     try:
         state = msgspec.json.decode(path.read_bytes(), type=CampaignState)
     except FileNotFoundError:
-        return CampaignState(plan, version)
+        return CampaignState(plan, program)
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
     except msgspec.DecodeError as error:
         raise ConfigurationError(f"{path} holds no state of a campaign: {error}") from error
-    problem = _difference(state, plan, version, seeds)
+    problem = _difference(state, plan, program, seeds)
     if problem is not None:
         raise ConfigurationError(f"{path} is about another campaign: {problem}")
     return state
 
 
-def _difference(state: CampaignState, plan: Plan, version: str, seeds: range) -> str | None:
+def _difference(state: CampaignState, plan: Plan, program: str, seeds: range) -> str | None:
     """Say what keeps a state from being the beginning of a campaign, or None."""
     if state.format != FORMAT:
         return f"its format is {state.format}, not {FORMAT}"
@@ -156,13 +158,13 @@ def _difference(state: CampaignState, plan: Plan, version: str, seeds: range) ->
         before, now = getattr(state.plan, field), getattr(plan, field)
         if before != now:
             return f"{field} was {_words(before)}, not {_words(now)}"
-    if state.version != version:
-        return f"it was begun with {state.version}, and this is {version}"
+    if state.program != program:
+        return f"the program has changed: it was begun with {state.program}, and this is {program}"
     outside = [each for each in state.done if each[0] < seeds.start or each[1] > seeds.stop]
     if outside:
         return f"seeds {outside[0][0]}:{outside[0][1]} are done, which are not in {seeds.start}:{seeds.stop}"
     return None
 
 
-def _words(value: str | tuple[int, ...]) -> str:
+def _words(value: str | tuple[object, ...]) -> str:
     return value if isinstance(value, str) else ",".join(map(str, value))

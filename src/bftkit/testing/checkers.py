@@ -3,9 +3,7 @@
 One object watches all members. The first broken rule ends the run with a `Violation`.
 """
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterable
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from bftkit.core.batch import BatchRef, CommittedBatch
@@ -22,6 +20,7 @@ from bftkit.replica.settings import ReplicaSettings
 from bftkit.replica.state_machine import StateMachine
 from bftkit.testing.bounds import Bounds
 from bftkit.testing.invariants import EngineInvariants, RemembersRecords
+from bftkit.testing.machine_beside import MachineBeside, answer_to
 
 if TYPE_CHECKING:
     from bftkit.testing.node import SimulatedNode
@@ -34,17 +33,6 @@ MEASURE_AGAIN = 61
 
 HARMLESS_REJECTIONS = (BEYOND_QUOTA, "a snapshot: this replica is further already")
 """What one correct member may hold against another."""
-
-
-def state_digest(machine: StateMachine) -> bytes:
-    """Return a digest of a machine's whole state."""
-    root = getattr(machine, "state_root", None)
-    return sha256(machine.snapshot()).digest() if root is None else bytes(root())
-
-
-def answer_to(request: bytes, state: bytes) -> bytes:
-    """Return the only right answer to a simulated read of the state with this digest."""
-    return sha256(state + request).digest()
 
 
 class Violation(BftkitError):
@@ -65,10 +53,7 @@ class Checkers:
         settings: ReplicaSettings | None = None,
         verify: Callable[[bytes, bytes, bytes], bool] | None = None,
     ) -> None:
-        self._machine = machine
-        self._machine_height = 0
-        self._states: list[tuple[int, bytes]] = []
-        """Heights with commands, ascending, and the digest of the state after each; behind that of the beginning."""
+        self._beside = MachineBeside(machine) if machine is not None else None
         self.told_height = 0
         """Highest height that any client has been told of."""
         self._invariants = invariants
@@ -78,6 +63,8 @@ class Checkers:
         self._remembering = invariants if isinstance(invariants, RemembersRecords) else None
         self.suspects: dict[ReplicaIndex, str] = {}
         """Members that may break rules, and why: liars, and those whose disk was damaged."""
+        self.robbed: dict[ReplicaIndex, str] = {}
+        """Members that keep to the rules, but may find an older state on their disk than they had saved, and why."""
         self._submitted: dict[bytes, tuple[SessionId, int] | None] = {}
         """Each command that a client has made, with the session and the sequence that it gave it."""
         self._executed: dict[tuple[SessionId, int], bytes] = {}
@@ -197,18 +184,11 @@ class Checkers:
         """Judge the answer to a read that was called when clients had been told of heights up to `floor`."""
         if height < floor:
             raise Violation(f"a read sees height {height}, and a client knew of {floor} before it was called")
-        self._note_beginning()
-        if self._states:
-            after = self._states[bisect_right(self._states, height, key=lambda state: state[0]) - 1][1]
-            if answer != answer_to(request, after):
-                raise Violation(f"a read at height {height} has another answer than the state after it")
+        if self._beside is not None and answer != answer_to(request, self._beside.root_at(height)):
+            raise Violation(f"a read at height {height} has another answer than the state after it")
         if height:
             self._expect_durable(height)
         self.told(height)
-
-    def _note_beginning(self) -> None:
-        if not self._states and self._machine is not None:
-            self._states.append((0, state_digest(self._machine)))
 
     def _compare_results(self, reply: Reply, commands: tuple[bytes, ...]) -> None:
         """See that all commands stand together at the height, with these results."""
@@ -227,12 +207,13 @@ class Checkers:
             raise Violation(f"height {height} was acknowledged, and nobody decided it")
         quorum = self._settings.membership.quorum.quorum
         mask = self._bodies.get(self._heights[height], 0)
+        unreliable = {**self.suspects, **self.robbed}
         holders = sum(
             1
             for member in range(len(self._settings.membership))
-            if member not in self.suspects and (mask >> member & 1 or self._saved.get(member, 0) >= height)
+            if member not in unreliable and (mask >> member & 1 or self._saved.get(member, 0) >= height)
         )
-        if holders < quorum - len(self.suspects):
+        if holders < quorum - len(unreliable):
             raise Violation(f"height {height} was acknowledged, and only {holders} honest members hold it")
 
     # -- deciding and executing -------------------------------------------------------------------
@@ -343,21 +324,20 @@ class Checkers:
 
     def _execute_beside(self, member: ReplicaIndex, bare: CommittedBatch, results: list[bytes]) -> None:
         """Execute the one order on a machine of our own: the state is a function of the log and of nothing else."""
-        if self._machine is None:
+        if self._beside is None:
             return
-        if bare.height <= self._machine_height:
-            raise Violation(f"n{member} executes height {bare.height} after {self._machine_height}")
-        self._machine_height = bare.height
-        self._note_beginning()
-        if self._machine.apply(bare) != results:
+        if bare.height <= self._beside.height:
+            raise Violation(f"n{member} executes height {bare.height} after {self._beside.height}")
+        if self._beside.execute(bare) != results:
             raise Violation(f"n{member} has other results at height {bare.height} than another run of the same log")
-        self._states.append((bare.height, state_digest(self._machine)))
 
     def roots(self, member: ReplicaIndex, height: int, roots: tuple[bytes, bytes]) -> None:
-        """Compare the roots of state and sessions after a height."""
+        """Compare the roots of state and sessions after a height, the state's with another run of the log too."""
         first = self._roots.setdefault(height, roots)
         if first != roots:
             raise Violation(f"n{member} has other roots at height {height} than another")
+        if self._beside is not None and self._beside.root_at(height) != roots[0]:
+            raise Violation(f"n{member} has another state at height {height} than another run of the same log")
 
     def roots_at_position(self, member: ReplicaIndex, position: int, roots: tuple[bytes, bytes]) -> None:
         """Compare the roots that a member reports for a checkpoint."""
@@ -427,7 +407,8 @@ class Checkers:
             self._bounds.begins(node)
         now = (node.replica.commits.position, node.replica.checkpoints.stable.position)
         recorded = self._recorded.get(node.index, (0, 0))
-        if not node.rotten and (now[0] < recorded[0] or now[1] < recorded[1]):
+        unreliable = node.rotten or node.index in self.robbed
+        if not unreliable and (now[0] < recorded[0] or now[1] < recorded[1]):
             raise Violation(f"n{node.index} begins at position {now[0]}, stable {now[1]}, and had recorded {recorded}")
         if self._invariants is not None and not node.rotten:
             self._complain(node.index, self._invariants.stepped(node.index, node.replica.engine))
@@ -445,7 +426,8 @@ class Checkers:
 
     def state_found(self, member: ReplicaIndex, height: int) -> None:
         """Note which state a member finds when it starts: none older than one that it had saved."""
-        if member not in self.suspects and height < self._saved.get(member, 0):
+        unreliable = member in self.suspects or member in self.robbed
+        if not unreliable and height < self._saved.get(member, 0):
             raise Violation(f"n{member} starts at height {height}, and had saved {self._saved[member]}")
         self._saved[member] = height
 

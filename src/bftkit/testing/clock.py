@@ -1,8 +1,14 @@
 """Virtual time: a heap of events in whole microseconds, and clocks that read it, each a bit wrong."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from heapq import heappop, heappush
 from typing import Any
+
+BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
+"""The date at which simulated clocks stand at zero."""
+TRUE_RATE = 1_000
+"""What a clock counts in a thousand microseconds that is neither slow nor fast."""
 
 
 class EventHeap:
@@ -44,7 +50,7 @@ class VirtualClock:
 
     __slots__ = ("_events", "_offset_us", "_per_mille")
 
-    def __init__(self, events: EventHeap, offset_ms: int, per_mille: int = 1_000) -> None:
+    def __init__(self, events: EventHeap, offset_ms: int, per_mille: int = TRUE_RATE) -> None:
         self._events = events
         self._offset_us = offset_ms * 1_000
         self._per_mille = per_mille
@@ -53,6 +59,10 @@ class VirtualClock:
     def now_ms(self) -> int:
         """Return milliseconds since this clock's start."""
         return (self._events.now_us * self._per_mille // 1_000 + self._offset_us) // 1_000
+
+    def wall_time(self) -> datetime:
+        """Return a date and time of day that goes with this clock; simulated members judge no certificates."""
+        return BEGINNING + timedelta(milliseconds=self.now_ms())
 
     def leap(self, ms: int) -> None:
         """Go forward at once, as after a pause of the whole machine."""

@@ -16,13 +16,16 @@ from typing import NoReturn
 
 from bftkit.errors import StorageError, StorageFull, StorageLocked
 from bftkit.storage.interface import Buffer
-from bftkit.testing.disk_faults import DiskFaults, Mishap, Pending, Place, misdirect
+from bftkit.testing.disk_faults import DiskFaults, FlippedBit, Mishap, Pending, Place, misdirect
 from bftkit.testing.disk_files import SECTOR_BYTES, CrashMode, DirectoryTree, FileOnDisk, SimulatedCrash
 
 __all__ = ["SECTOR_BYTES", "CrashMode", "SimulatedCrash", "SimulatedDisk", "SimulatedFile", "SimulatedLock"]
 
 Hook = Callable[[str, str], None]
 """Told the name of an operation and the path; may raise."""
+
+Then = Callable[[], None]
+"""Called when a fault that was asked for happens: many never do."""
 
 
 class SimulatedDisk:
@@ -38,6 +41,8 @@ class SimulatedDisk:
         self._locked: set[str] = set()
         self._faults = DiskFaults()
         self._crash_countdown = -1
+        self._at_crash: Then | None = None
+        self._at_refusal: Then | None = None
         self._dead = False
         self._before: Hook | None = None
         self._after: Hook | None = None
@@ -68,8 +73,12 @@ class SimulatedDisk:
     def read(self, path: str, offset: int, length: int) -> bytes:
         """Return up to `length` bytes from `offset`."""
         self.enter("read", path)
-        data = bytes(self._tree.require(path).content[offset : offset + length])
-        return self._astray(path, offset, data) if self.watched and data else data
+        file = self._tree.require(path)
+        data = bytes(file.content[offset : offset + length])
+        if not (self.watched and data):
+            return data
+        self._faults.meet(file, offset, length)
+        return self._astray(path, offset, data)
 
     def size(self, path: str) -> int:
         """Return the file's length in bytes."""
@@ -131,20 +140,23 @@ class SimulatedDisk:
 
     # Faults that happen at once.
 
-    def crash(self, mode: CrashMode = CrashMode.NOTHING, random: Random | None = None) -> None:
+    def crash(self, mode: CrashMode = CrashMode.NOTHING, random: Random | None = None) -> bool:
         """Lose what this mode loses, close all handles, release all locks, and be ready for a restart.
+
+        Say whether there was anything that a sync had not covered, and the mode cares.
 
         Names that no `sync_directory` covered are lost likewise: all, a random number from the end, or (reordered) any.
         What is drawn comes from `random`, so that it does not depend on what was drawn before; without, from the
         disk's stream. Failures that were to come are forgotten; misdirections and slowness are the disk's, and stay.
         """
-        if mode is not CrashMode.KILL:
-            self._tree.crash(mode, self._random if random is None else random)
+        unsynced = mode is not CrashMode.KILL and self._tree.crash(mode, random or self._random)
         self._locked.clear()
         self._faults.process_died()
         self._crash_countdown = -1
         self._dead = False
+        self.latency_us = 0
         self.generation += 1
+        return unsynced
 
     def overwrite(self, path: str, offset: int, data: bytes) -> None:
         """Change what is on the disk behind everybody's back, as rot does."""
@@ -153,53 +165,76 @@ class SimulatedDisk:
             raise StorageError(f"{path!r} is shorter than what is to be overwritten", path)
         file.content[offset : offset + len(data)] = data
 
-    def flip_bit(self, path: str, offset: int | None = None, random: Random | None = None) -> int:
-        """Flip one bit, of the byte at `offset` or of a random one, and return the offset."""
+    def flip_bit(
+        self, path: str, offset: int | None = None, random: Random | None = None, *, then: Then | None = None
+    ) -> int:
+        """Flip one bit, of the byte at `offset` or of a random one, and return the offset; `then` the first read of it.
+
+        What the file loses, or what is written in its place, before anybody reads it, did no harm.
+        """
         random = self._random if random is None else random
-        content = self._tree.require(path).content
+        file = self._tree.require(path)
+        content = file.content
         if not content:
             raise StorageError(f"{path!r} is empty", path)
         at = random.randrange(len(content)) if offset is None else offset
         content[at] ^= 1 << random.randrange(8)
+        if then is not None:
+            self._faults.flipped.append(FlippedBit(file, at, content[at], then))
+            self.watched = True
         return at
 
-    # Faults of operations that come. Each hits any path, or those that contain `path`.
+    # Faults of operations that come. Each hits any path, or those that contain `path`; `then` is called each time.
 
-    def crash_after(self, operations: int) -> None:
+    def crash_after(self, operations: int, then: Then | None = None) -> None:
         """Raise `SimulatedCrash` in place of the operation that follows this many others."""
-        self._crash_countdown = operations
+        self._crash_countdown, self._at_crash = operations, then
         self.watched = True
 
-    def fail(self, operation: str, count: int = 1, path: str | None = None) -> None:
+    def fail(self, operation: str, count: int = 1, path: str | None = None, *, then: Then | None = None) -> None:
         """Let the next `count` calls of an operation fail.
 
         A failing "sync" marks the pages clean, as Linux does: they read well, the next sync succeeds, and a loss of
         power shows that they never reached the disk.
         """
-        self._expect(operation, Mishap.ERROR, count, path)
+        self._expect(operation, Mishap.ERROR, count, path, then=then)
 
-    def short_write(self, count: int = 1, path: str | None = None, random: Random | None = None) -> None:
+    def short_write(
+        self, count: int = 1, path: str | None = None, random: Random | None = None, *, then: Then | None = None
+    ) -> None:
         """Let the next `count` writes fail when a part of them is in the file."""
-        self._expect("write", Mishap.SHORT, count, path, random)
+        self._expect("write", Mishap.SHORT, count, path, random, then=then)
 
     def misdirect_read(
-        self, path: str | None = None, count: int = 1, *, place: Place | None = None, random: Random | None = None
+        self,
+        path: str | None = None,
+        count: int = 1,
+        *,
+        place: Place | None = None,
+        random: Random | None = None,
+        then: Then | None = None,
     ) -> None:
         """Let the next `count` reads return, wholly or for one sector, what stands in another place.
 
         The place is drawn among all of the disk that are long enough, unless it is given: a path and an offset. A read
         for which there is none comes true, and the next one is tried.
         """
-        self._expect("read", Mishap.MISDIRECTED, count, path, random, place)
+        self._expect("read", Mishap.MISDIRECTED, count, path, random, place, then)
 
     def misdirect_write(
-        self, path: str | None = None, count: int = 1, *, place: Place | None = None, random: Random | None = None
+        self,
+        path: str | None = None,
+        count: int = 1,
+        *,
+        place: Place | None = None,
+        random: Random | None = None,
+        then: Then | None = None,
     ) -> None:
         """Let the next `count` writes, wholly or for one sector, overwrite another place; their own gets zeros.
 
         The place is chosen as by `misdirect_read`. The damage shows at once and is durable.
         """
-        self._expect("write", Mishap.MISDIRECTED, count, path, random, place)
+        self._expect("write", Mishap.MISDIRECTED, count, path, random, place, then)
 
     @property
     def before(self) -> Hook | None:
@@ -238,9 +273,10 @@ class SimulatedDisk:
         taken, self.latency_us = self.latency_us, 0
         return taken
 
-    def fill(self, free_bytes: int = 0) -> None:
-        """Leave only so much space."""
+    def fill(self, free_bytes: int = 0, *, then: Then | None = None) -> None:
+        """Leave only so much space; `then` is called when something finds too little, the first time."""
         self.capacity_bytes = self.used_bytes() + free_bytes
+        self._at_refusal = then
 
     def make_room(self) -> None:
         """End the lack of space."""
@@ -277,6 +313,8 @@ class SimulatedDisk:
             self._crash_countdown -= 1
             if self._crash_countdown < 0:
                 self._dead = True
+                if self._at_crash is not None:
+                    self._at_crash()
                 raise SimulatedCrash(f"before {operation} of {path!r}")
         if self._before is not None:
             self._call(self._before, operation, path)
@@ -300,7 +338,9 @@ class SimulatedDisk:
             raise
 
     def _fail_if_wanted(self, operation: str, path: str) -> None:
-        if self._faults.take(operation, path, Mishap.ERROR) is not None:
+        pending = self._faults.take(operation, path, Mishap.ERROR)
+        if pending is not None:
+            pending.happens()
             raise StorageError(f"cannot {operation} {path!r}: injected I/O error", path)
 
     def written(self, path: str, file: FileOnDisk, start: int) -> None:
@@ -310,12 +350,13 @@ class SimulatedDisk:
             excess = self.used_bytes() - self.capacity_bytes
             if excess > 0:
                 del content[max(start, len(content) - excess) :]
-                raise StorageFull(f"cannot write {path!r}: no space left", path)
+                self._refuse(f"cannot write {path!r}: no space left", path)
         if not self._faults or len(content) == start:
             return
         short = self._faults.take("write", path, Mishap.SHORT)
         if short is not None:
             del content[short.random.randrange(start, len(content)) :]
+            short.happens()
             raise StorageError(f"cannot write {path!r}: injected I/O error after a part of it", path)
         pending = self._faults.take("write", path, Mishap.MISDIRECTED)
         if pending is not None:
@@ -339,11 +380,12 @@ class SimulatedDisk:
         path: str | None,
         random: Random | None = None,
         place: Place | None = None,
+        then: Then | None = None,
     ) -> None:
         # Errors draw nothing, and may not move the stream that everything else is drawn from.
         if random is None:
             random = self._random if mishap is Mishap.ERROR else Random(self._random.getrandbits(64))
-        self._faults.add(Pending(operation, mishap, path, random, place), count)
+        self._faults.add(Pending(operation, mishap, path, random, place, then), count)
         self.watched = True
 
     def _astray(self, path: str, offset: int, data: bytes) -> bytes:
@@ -355,6 +397,7 @@ class SimulatedDisk:
             self._faults.put_back(pending)
             return data
         self.misdirected += 1
+        pending.happens()
         begin, end = chosen.begin - offset, chosen.begin - offset + chosen.length
         other = self._tree.files[chosen.path].content
         return data[:begin] + bytes(other[chosen.offset : chosen.offset + chosen.length]) + data[end:]
@@ -365,6 +408,7 @@ class SimulatedDisk:
             self._faults.put_back(pending)
             return
         self.misdirected += 1
+        pending.happens()
         begin, end = chosen.begin, chosen.begin + chosen.length
         data = bytes(content[begin:end])
         content[begin:end] = bytes(chosen.length)
@@ -373,7 +417,13 @@ class SimulatedDisk:
     def _require_room(self, path: str) -> None:
         """Refuse a new name on a full disk: its entry would need a block."""
         if self.capacity_bytes is not None and self.used_bytes() >= self.capacity_bytes:
-            raise StorageFull(f"cannot create {path!r}: no space left", path)
+            self._refuse(f"cannot create {path!r}: no space left", path)
+
+    def _refuse(self, problem: str, path: str) -> NoReturn:
+        then, self._at_refusal = self._at_refusal, None
+        if then is not None:
+            then()
+        raise StorageFull(problem, path)
 
 
 class SimulatedFile:

@@ -1,6 +1,6 @@
 """What is to go wrong with the operations of a simulated disk, and where a misdirected one ends up."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from random import Random
 from typing import NamedTuple
@@ -35,6 +35,29 @@ class Pending(msgspec.Struct, frozen=True):
     """Decides what the operation's own sizes leave open."""
     place: Place | None = None
     """Where a misdirected operation ends up; None to draw it."""
+    then: Callable[[], None] | None = None
+    """Called when it happens."""
+
+    def happens(self) -> None:
+        """Tell whoever wants to know."""
+        if self.then is not None:
+            self.then()
+
+
+class FlippedBit(NamedTuple):
+    """A bit that is not what was written, until somebody reads it."""
+
+    file: FileOnDisk
+    offset: int
+    byte: int
+    """What the damaged byte is now."""
+    then: Callable[[], None]
+
+    def is_met(self, file: FileOnDisk, offset: int, length: int) -> bool:
+        """Say whether a read returns it."""
+        if file is not self.file or not offset <= self.offset < offset + length:
+            return False
+        return self.offset < len(file.content) and file.content[self.offset] == self.byte
 
 
 class DiskFaults:
@@ -43,9 +66,11 @@ class DiskFaults:
     def __init__(self) -> None:
         self._pending: list[Pending] = []
         self._slow: list[tuple[str, str | None, int]] = []
+        self.flipped: list[FlippedBit] = []
+        """Bits that nobody has read yet; they are on the disk, whatever becomes of the process or of other faults."""
 
     def __bool__(self) -> bool:
-        return bool(self._pending or self._slow)
+        return bool(self._pending or self._slow or self.flipped)
 
     def add(self, pending: Pending, count: int) -> None:
         """Let a mishap happen to the next `count` operations that it fits."""
@@ -58,6 +83,14 @@ class DiskFaults:
                 del self._pending[position]
                 return pending
         return None
+
+    def meet(self, file: FileOnDisk, offset: int, length: int) -> None:
+        """Tell of the flipped bits that a read returns."""
+        if self.flipped:
+            met = [bit for bit in self.flipped if bit.is_met(file, offset, length)]
+            self.flipped = [bit for bit in self.flipped if bit not in met]
+            for bit in met:
+                bit.then()
 
     def put_back(self, pending: Pending) -> None:
         """Let a mishap wait again that could not happen."""

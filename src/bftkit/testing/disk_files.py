@@ -97,10 +97,10 @@ class FileOnDisk:
                 operation.state = _State.LOST
                 self._has_lost = True
 
-    def crash(self, mode: CrashMode, random: Random) -> None:
-        """Become what the disk holds after a crash."""
+    def crash(self, mode: CrashMode, random: Random) -> bool:
+        """Become what the disk holds after a crash; say whether it did not hold everything."""
         if not self._operations:
-            return
+            return False
         undone = self._undo_all()
         pending = sum(operation.state is _State.PENDING for operation in undone)
         whole = 0 if mode is CrashMode.NOTHING else random.randint(0, pending)
@@ -118,6 +118,7 @@ class FileOnDisk:
                 self._redo(operation)
             elif seen == whole + 1 and mode is CrashMode.TORN:
                 self._redo_torn(operation, random)
+        return True
 
     def _undo_all(self) -> list[_Operation]:
         """Go back to what the disk held; return the operations in order, ready to be done again."""
@@ -261,14 +262,19 @@ class DirectoryTree:
         for created in self._new_directories.pop(directory, ()):
             self._durable_directories[created] = None
 
-    def crash(self, mode: CrashMode, random: Random) -> None:
-        """Become what a loss of power leaves, names first, then the content of each file."""
+    def crash(self, mode: CrashMode, random: Random) -> bool:
+        """Become what a loss of power leaves, names first, then the content of each file.
+
+        Say whether there was anything to lose.
+        """
+        unsynced = bool(self._changes or self._new_directories)
         self._crash_names(mode, random)
         seen: dict[int, FileOnDisk] = {}
         for path in sorted(self.files):
             seen.setdefault(id(self.files[path]), self.files[path])
         for file in seen.values():
-            file.crash(mode, random)
+            unsynced |= file.crash(mode, random)
+        return unsynced
 
     def _crash_names(self, mode: CrashMode, random: Random) -> None:
         files, directories = dict(self._durable_files), dict(self._durable_directories)

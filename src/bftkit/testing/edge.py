@@ -6,7 +6,6 @@ import msgspec
 
 from bftkit.core.inputs import Read
 from bftkit.core.outputs import ReadReady
-from bftkit.errors import ApplicationError
 from bftkit.replica.client_messages import (
     UNKNOWN_SESSION,
     Envelope,
@@ -18,6 +17,7 @@ from bftkit.replica.client_messages import (
 from bftkit.replica.inputs import Submission, Submitted
 from bftkit.replica.read_queue import TOKEN_BITS, ReadQueue
 from bftkit.runtime.admin_messages import AdminAnswer, AdminAsk
+from bftkit.runtime.reads import ask_machine
 from bftkit.testing.checkers import Violation
 
 if TYPE_CHECKING:
@@ -85,11 +85,7 @@ class SimulatedEdge:
         """Answer the readers for whom this member is recent enough."""
         executor = self._node.executor
         for public_key, ask in self._readers.due(self._node.replica.commits.executed):
-            try:
-                answer = AdminAnswer(ask.id, True, executor.query(ask.body), executor.height)
-            except ApplicationError as error:
-                answer = AdminAnswer(ask.id, False, str(error).encode(), executor.height)
-            self._reply(public_key, answer)
+            self._reply(public_key, ask_machine(executor, ask.body).answer(ask))
 
     def _tick(self) -> None:
         self._ticking = False

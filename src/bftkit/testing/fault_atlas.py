@@ -20,12 +20,13 @@ class Spare(Enum):
     """What must stay whole."""
 
     QUORUM = "quorum"
-    """Everything, on all members but the victims."""
+    """Everything, on all members but the victims. For runs that must stay live."""
     COPY = "copy"
-    """The logs of all members but the victims, and one copy of everything. For runs that must stay live, as is
-    `QUORUM`."""
+    """The logs of all members but the victims, and one copy of everything. For runs that must stay live, unless more
+    members halt than may be faulty."""
     NOTHING = "nothing"
-    """Nothing. For runs in which members may halt, but must not be wrong."""
+    """Nothing, unless somebody lies: then the logs of all members but the victims. For runs in which members may
+    halt, but must not be wrong."""
 
 
 class FaultAtlas:
@@ -46,11 +47,14 @@ class FaultAtlas:
         """
         lost = dict.fromkeys(faulty)
         order = [member for member in random.sample(range(members), members) if member not in lost]
-        room = max(0, budget - len(lost)) if spare is not Spare.NOTHING else members
+        room = max(0, budget - len(lost))
+        if spare is Spare.NOTHING and not lost:
+            room = members
         self._spare = spare
         self.victims: tuple[ReplicaIndex, ...] = tuple(sorted(order[:room]))
         """Members that may lose anything, and thereby their memory of what they signed."""
-        self.keeper: ReplicaIndex | None = order[room] if room < len(order) else None
+        spared = room < len(order) and spare is not Spare.NOTHING
+        self.keeper: ReplicaIndex | None = order[room] if spared else None
         """The member that never loses anything; None where nobody is spared."""
         self._helpless = {*lost, *self.victims}
 
@@ -58,7 +62,7 @@ class FaultAtlas:
         """Say whether a member's file may rot, or be read from the wrong place."""
         if member in self._helpless:
             return True
-        return self._spare is Spare.COPY and member != self.keeper and not is_memory(path)
+        return self._spare is not Spare.QUORUM and member != self.keeper and not is_memory(path)
 
     def damageable(self, member: ReplicaIndex, paths: Iterable[str]) -> list[str]:
         """List those of a member's files that may be damaged, sorted."""

@@ -8,8 +8,10 @@ import msgspec
 
 from bftkit.core.batch import CommittedBatch
 from bftkit.core.ids import ReplicaIndex
+from bftkit.replica.execution import state_root_of
 from bftkit.replica.state_machine import StateMachine
-from bftkit.testing.checkers import Checkers, answer_to, state_digest
+from bftkit.testing.checkers import Checkers
+from bftkit.testing.machine_beside import answer_to
 
 TAG_BYTES = 8
 """Length of the tag in front of a command."""
@@ -33,6 +35,7 @@ class WatchedMachine:
         """The machine itself."""
         self._checkers = checkers
         self._member = member
+        self._height = 0
         self.snapshot = machine.snapshot
         self.restore = machine.restore
         if hasattr(machine, "state_root"):
@@ -40,10 +43,11 @@ class WatchedMachine:
 
     def query(self, request: bytes) -> bytes:
         """Answer with what tells every state, and every question, from all others."""
-        return answer_to(request, state_digest(self.machine))
+        return answer_to(request, state_root_of(self.machine, self._height))
 
     def apply(self, batch: CommittedBatch) -> list[bytes]:
         """Execute a batch and report it."""
+        self._height = batch.height
         bare = untagged(batch)
         results = self.machine.apply(bare)
         if self._checkers is not None:

@@ -20,13 +20,17 @@ from typing import Any
 
 import msgspec
 
+from bftkit.core.outputs import SetTimer
 from bftkit.errors import EngineError
 from bftkit.plugins import ENTRY_POINT_GROUP as ENGINES
 from bftkit.testing.conformance import conformance_cases
 from bftkit.testing.conformance.case import Trial
 from bftkit.testing.profile import Profile
-from bftkit.testing.simulation import finish, forget_engines, seeded_world
+from bftkit.testing.simulation import finish, seeded_world
+from bftkit.testing.specs import Settings, forget_engines
 from bftkit.testing.twins import TwinsPlan, twins_cases
+from bftkit.testing.twins_play import run_twins_case
+from bftkit.testing.twins_scenarios import parse_scenario
 
 ENTRY_POINT_GROUP = "bftkit.mutants"
 """Entry-point group that lists tuples of mutants by package."""
@@ -47,6 +51,8 @@ class Schedules(msgspec.Struct, frozen=True):
     profile: str | Profile = "all"
     first: int = 0
     count: int = 200
+    settings: Settings = ()
+    """Options of the engine that do not have their defaults."""
     liar: str = ""
     """Behaviour of one member, if any: its index goes round with the seeds."""
     speak: Callable[[int, Any], list[tuple[int, Any]]] | None = None
@@ -60,7 +66,9 @@ class Schedules(msgspec.Struct, frozen=True):
     def run(self, until: float) -> str | None:
         """Return the first violation with its seed, or None when seeds or time run out."""
         for seed in range(self.first, self.first + self.count):
-            world = seeded_world(seed, engine=self.engine, replicas=self.replicas, profile=self.profile)
+            world = seeded_world(
+                seed, engine=self.engine, replicas=self.replicas, profile=self.profile, settings=self.settings
+            )
             if self.speak is not None:
                 world.distrust(seed % self.replicas, self.liar)
                 world.nodes[seed % self.replicas].speak = self.speak
@@ -85,6 +93,9 @@ class Scenarios(msgspec.Struct, frozen=True):
     seed: int = 1
     """Shuffles the scenarios."""
     count: int = 200
+    views: int = 3
+    options: Any = None
+    """Instance of the engine's options type; None for its defaults."""
 
     def describe(self) -> str:
         """Say where it looks."""
@@ -92,7 +103,14 @@ class Scenarios(msgspec.Struct, frozen=True):
 
     def run(self, until: float) -> str | None:
         """Return what is wrong in the first scenario that shows it, or None when scenarios or time run out."""
-        plan = TwinsPlan(self.engine, losses=self.losses, aimed=self.aimed, seed=self.seed)
+        plan = TwinsPlan(
+            self.engine,
+            views=self.views,
+            losses=self.losses,
+            aimed=self.aimed,
+            seed=self.seed,
+            options=self.options,
+        )
         for index, case in twins_cases(plan, range(self.count)):
             if case.problem is not None:
                 return f"scenario {index}: {case.problem}"
@@ -137,12 +155,30 @@ class Promise(msgspec.Struct, frozen=True):
     def _highest_view(self, trial: Trial) -> str | None:
         if self.most_view is None or trial.group is None:
             return None
-        view = max(one.engine.status().view for one in trial.group.instances)
+        view = max(one.engine.view for one in trial.group.instances)
         return (
             f"view {view} was reached, and there was no reason to leave {self.most_view}"
             if view > self.most_view
             else None
         )
+
+
+class Played(msgspec.Struct, frozen=True):
+    """A hunt in one scenario with twins that somebody has written down."""
+
+    scenario: str
+    """As `bftkit.testing.twins_scenarios` writes it."""
+    engine: str = "pbft"
+    options: Any = None
+    """Instance of the engine's options type; None for its defaults."""
+
+    def describe(self) -> str:
+        """Say where it looks."""
+        return f"{self.engine}, one scenario with twins"
+
+    def run(self, until: float) -> str | None:
+        """Return what is wrong, or None."""
+        return run_twins_case(self.engine, parse_scenario(self.scenario), options=self.options).problem
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -170,7 +206,7 @@ class Mutant(msgspec.Struct, frozen=True):
     """What is replaced: "package.module:name" or "package.module:Class.name"."""
     make: Callable[[Any], Any]
     """Takes what is there, returns what stands there instead."""
-    hunts: tuple[Schedules | Scenarios | Promise | Check, ...]
+    hunts: tuple[Schedules | Scenarios | Played | Promise | Check, ...]
     """Where it is looked for, in this order."""
 
 
@@ -279,6 +315,30 @@ def _replace_in(module: Any, name: str, original: Any, replacement: Any, undo: l
 def doing_nothing(original: Any) -> Any:
     """Make a function or method that does nothing and returns None, whatever it is given."""
     return lambda *arguments, **options: None
+
+
+def agreeing_at_once(original: Any) -> Any:
+    """Make a method that counts an answer of a replica, and takes it for enough."""
+
+    def agreed(self: Any, question: Any, replica: int, payload: Any) -> bool:
+        original(self, question, replica, payload)
+        return True
+
+    return agreed
+
+
+def starting_unarmed(*timers: str) -> Callable[[Any], Any]:
+    """Make an engine's `start` that sets no timer, and takes these for running."""
+
+    def make(original: Any) -> Any:
+        def start(self: Any, now: int) -> Any:
+            out = [output for output in original(self, now) if not isinstance(output, SetTimer)]
+            self.state.armed = dict.fromkeys(timers, now)
+            return out
+
+        return start
+
+    return make
 
 
 # --- Hunting --------------------------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """The plan of what goes wrong in one schedule, drawn beforehand: which fault, when, to whom, for how long."""
 
+import re
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -20,14 +22,34 @@ FARTHEST_OUTPUT = 12
 FARTHEST_OPERATION = 9
 """Operations of the disk after which a crash in the middle of one happens at the latest."""
 
-FARTHEST_HIT = 6
-"""Passes of a failpoint after which it crashes at the latest."""
+FARTHEST_HIT = 32
+"""Passes of a failpoint, of those that a member passes all the time, after which it crashes at the latest."""
 
 NOT_SIMULATED = ("node.before_first_start", "node.after_first_start", "shard.before_flush")
 """Failpoints of what a simulated member does not have: permission to begin, and outboxes."""
 
 FAILPOINTS = tuple(each.name for each in registered() if each.name not in NOT_SIMULATED)
 """Names of the places at which a simulated member may crash."""
+
+_OFTEN = re.compile(r"shard\.(before|after)_s|wal\.|application\.\w+_(apply|reply)")
+"""Failpoints that a member passes all the time."""
+
+_SELDOM = re.compile(r"snapshot\.|application\.\w+_(snapshot|install)|shard\.before_trim|segment\.\w+_remove")
+"""Failpoints that some members pass a few times in a schedule, and others never."""
+
+_SCARCELY = re.compile(r"application\.\w+_install|\w+\.\w+_remove")
+"""Those of them that hardly anybody passes."""
+
+_AT_FIRST = re.compile(r"mark\.\w+_(rename|directory_fsync)|directory\.")
+"""Failpoints that a member passes when it starts for the first time, and hardly later."""
+
+
+def _weight(name: str) -> int:
+    return 8 if _SCARCELY.match(name) else 3 if _SELDOM.match(name) else 2
+
+
+_DRAWN = tuple(name for name in FAILPOINTS for _ in range(_weight(name)))
+"""The names as often as they are drawn: those that are seldom passed more often."""
 
 LOOP_US = 300_000
 """Time between two crashes of a member that crashes again and again."""
@@ -40,6 +62,15 @@ FREE_BYTES = 600
 
 LONGEST_LEAP_MS = 10_000
 """How far a clock goes forward at once at most."""
+
+LONGEST_STALL_US = 2_000_000
+"""How long what a member wants of a disk that stalls takes at most."""
+
+STALLED = (("sync",), ("write",), ("read",), ("sync", "write", "read"))
+"""Operations of a disk that stall together."""
+
+FAILING = ("read", "write", "rename", "remove", "sync_directory", "open_append")
+"""Operations of a disk that fail, beside syncs."""
 
 SLOWEST_PACE_US = 30_000
 """How long a message occupies a slow link at most."""
@@ -88,6 +119,14 @@ def chosen_faults(faults: tuple[Fault, ...], stream: "Stream") -> tuple[Fault, .
     return tuple(fault for number, fault in enumerate(faults) if stream.chance("fault", number, 1.0))
 
 
+def waits_for_first_start(fault: Fault) -> bool:
+    """Say whether a planned fault is there before anybody has started."""
+    if fault.kind != "failpoints":
+        return False
+    name = _DRAWN[fault.number % len(_DRAWN)]
+    return fault.number & 1 << 17 > 0 or any(place.match(name) for place in (_AT_FIRST, _SELDOM))
+
+
 def inflict(world: "World", fault: Fault) -> None:
     """Let one fault happen now."""
     if not world.healed:
@@ -105,29 +144,30 @@ def _crash(world: "World", fault: Fault) -> None:
 
 
 def _cut_power(world: "World", fault: Fault) -> None:
-    world.hits["power_cuts"] += 1
-    for node in world.nodes:
-        if node.alive:
-            world.crashed(node, fault)
+    alive = [node for node in world.nodes if node.alive]
+    if alive:
+        world.hits["power_cuts"] += 1
+    for node in alive:
+        world.crashed(node, fault)
 
 
 def _crash_at_output(world: "World", fault: Fault) -> None:
     node = world.nodes[fault.members[0]]
-    node.plan.outputs_left = fault.number % FARTHEST_OUTPUT
-    node.plan.plan("crashes_at_output", fault)
+    if node.alive:
+        node.plan.after_outputs(fault.number % FARTHEST_OUTPUT, fault)
 
 
 def _crash_in_disk(world: "World", fault: Fault) -> None:
     node = world.nodes[fault.members[0]]
     if node.alive:
-        node.disk.crash_after(fault.number % FARTHEST_OPERATION)
-        node.plan.plan("crashes_in_disk", fault)
+        then = partial(node.plan.happens, "crashes_in_disk", fault)
+        node.disk.crash_after(fault.number % FARTHEST_OPERATION, then)
 
 
 def _crash_in_recovery(world: "World", fault: Fault) -> None:
     node = world.nodes[fault.members[0]]
     node.plan.in_recovery = [1 + fault.number // 7**turn % 40 for turn in range(1 + fault.number % 4)]
-    node.plan.plan("crashes_in_recovery", fault)
+    node.plan.recovery = fault
     if node.alive:
         world.crashed(node, fault)
 
@@ -149,21 +189,25 @@ def _crash_again(world: "World", fault: Fault) -> None:
 
 
 def _crash_at_failpoint(world: "World", fault: Fault) -> None:
-    """Let a member crash where it passes a failpoint: from now on, or from its next start, which comes at once."""
-    node = world.nodes[fault.members[0]]
-    name, hits = FAILPOINTS[fault.number % len(FAILPOINTS)], 1 + fault.number // 64 % FARTHEST_HIT
-    if node.alive and fault.number & 1 << 10:
-        node.plan.at_start = (name, hits)
-        world.crashed(node, fault)
-        node.plan.plan("failpoints", fault)
-    else:
-        node.arm(name, hits)
-        node.plan.plan("failpoints", fault)
+    """Let members crash where they pass a failpoint: from now on, or from their next start, which comes at once.
+
+    A place that is seldom passed waits for all of them.
+    """
+    name = _DRAWN[fault.number % len(_DRAWN)]
+    most = FARTHEST_HIT if _OFTEN.match(name) else 1 if _SELDOM.match(name) else 2
+    hits = 1 + fault.number // 256 % most
+    for member in fault.members if _SELDOM.match(name) else fault.members[:1]:
+        node = world.nodes[member]
+        if node.alive and fault.number & 1 << 18:
+            world.crashed(node, fault)
+        node.arm(name, hits, fault)
 
 
 def _pause(world: "World", fault: Fault) -> None:
-    world.hits["pauses"] += 1
     node = world.nodes[fault.members[0]]
+    if not node.alive:
+        return
+    world.hits["pauses"] += 1
     node.paused_until_us = max(node.paused_until_us, world.events.now_us + fault.lasts_us)
 
 
@@ -180,26 +224,43 @@ def _leap(world: "World", fault: Fault) -> None:
 def _fail_sync(world: "World", fault: Fault) -> None:
     node = world.nodes[fault.members[0]]
     if node.alive:
-        node.disk.fail("sync")
-        node.plan.sync_fails = True
-        node.plan.fault = fault
+        node.disk.fail("sync", then=partial(node.plan.fails, "sync_errors", fault))
+
+
+def _fail_io(world: "World", fault: Fault) -> None:
+    """Let an operation fail that comes soon, or one of the next start, which comes at once."""
+    node = world.nodes[fault.members[0]]
+    if node.alive and fault.number & 1 << 10:
+        world.crashed(node, fault)
+    operation = FAILING[fault.number % len(FAILING)]
+    node.disk.fail(operation, then=partial(node.plan.fails, "io_errors", fault))
+
+
+def _shorten_write(world: "World", fault: Fault) -> None:
+    node = world.nodes[fault.members[0]]
+    random = world.choices.random("short", fault.number)
+    node.disk.short_write(random=random, then=partial(node.plan.fails, "short_writes", fault))
 
 
 def _fill_disk(world: "World", fault: Fault) -> None:
     node = world.nodes[fault.members[0]]
-    world.hits["full_disks"] += 1
-    node.disk.fill(fault.number % FREE_BYTES)
+
+    def count() -> None:
+        world.hits["full_disks"] += 1
+
+    node.disk.fill(fault.number % FREE_BYTES, then=count)
     world.events.after(fault.lasts_us, node.disk.make_room)
 
 
 def _stall_disk(world: "World", fault: Fault) -> None:
-    world.hits["stalled_disks"] += 1
-    node = world.nodes[fault.members[0]]
-    node.stalled_until_us = max(node.stalled_until_us, world.events.now_us + fault.lasts_us)
+    disk = world.nodes[fault.members[0]].disk
+    for operation in STALLED[fault.number % len(STALLED)]:
+        disk.slow(operation, 1 + fault.number // 4 % LONGEST_STALL_US)
+        world.events.after(fault.lasts_us, disk.slow, operation, 0)
 
 
 def _rot(world: "World", fault: Fault) -> None:
-    world.rot(fault.number)
+    world.rot(fault)
 
 
 # -- links ------------------------------------------------------------------------------------------
@@ -261,7 +322,6 @@ def _clog(world: "World", fault: Fault) -> None:
 
 
 def _throttle(world: "World", fault: Fault) -> None:
-    world.hits["throttles"] += 1
     for sender, receiver in _both_ways(fault.members[:1], fault.members[1 : 1 + fault.share]):
         world.network.pace(sender, receiver, 1 + fault.number % SLOWEST_PACE_US)
         world.events.after(fault.lasts_us, world.network.pace, sender, receiver, 0)
@@ -282,6 +342,8 @@ _INFLICT: dict[str, Callable[["World", Fault], None]] = {
     "sync_errors": _fail_sync,
     "full_disks": _fill_disk,
     "stalled_disks": _stall_disk,
+    "short_writes": _shorten_write,
+    "io_errors": _fail_io,
     "rot": _rot,
     "pauses": _pause,
     "clock_leaps": _leap,

@@ -1,7 +1,7 @@
 """The simulated network: links with delays of their own, sessions, and everything that can happen to a message."""
 
 from collections import Counter as Tally
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from bftkit.testing.adversary import AdversarialOrder
@@ -16,8 +16,11 @@ SPIKE_FACTOR = 100
 FINE = 1_024
 """In how many steps delays are drawn."""
 
-ARCHIVED = 512
-"""Messages of one link that may come once more: the first ones, and from then on some later ones in their place."""
+ARCHIVED = 1 << 16
+"""Messages that may come once more: all that a usual run sends; beyond that, later ones in the place of others."""
+
+RESENT = 0.25
+"""Share of the old messages that a liar, where there is one, sends under its own name."""
 
 
 class SpoiltFrame(bytes):
@@ -66,7 +69,10 @@ class Network:
         self._least_us = least
         self._spread_us = [1 + spread * stream.below("share", link, FINE) // FINE for link in range(links)]
         self._busy_until = [0] * links
-        self._archive: dict[int, list[Any]] = {}
+        self._archive: list[tuple[int, int, Any]] = []
+        """What was sent: sender, receiver and message."""
+        self.liars: Sequence[int] = ()
+        """Instances that may send again, as their own, what others have sent."""
         self._adversary = (
             AdversarialOrder(stream, events, self._arrive, profile.in_order) if profile.adversarial else None
         )
@@ -94,24 +100,34 @@ class Network:
             self._hits["duplication"] += 1
             self._transmit(link, session, sender, receiver, message)
         if profile.replay:
-            self._replay(link, session, sender, receiver, message)
+            self._replay(link, sender, receiver, message)
 
     def _lose(self, sender: int, receiver: int, message: Any) -> None:
         self.lost += 1
         if self._journal is not None:
             self._journal.lost(self._events.now_us, sender, receiver, message)
 
-    def _replay(self, link: int, session: int, sender: int, receiver: int, message: Any) -> None:
-        """Let something that was sent long ago come again, and keep what is sent now."""
-        archive = self._archive.setdefault(link, [])
+    def _replay(self, link: int, sender: int, receiver: int, message: Any) -> None:
+        """Let something that was sent long ago, by anybody to anybody, come again, and keep what is sent now."""
+        archive = self._archive
         if archive and self._stream.chance("replay", link, self._profile.replay):
-            self._hits["replay"] += 1
-            old = archive[self._stream.below("replayed", link, len(archive))]
-            self._transmit(link, session, sender, receiver, old)
+            self._send_again(link, *archive[self._stream.below("replayed", link, len(archive))])
         if len(archive) < ARCHIVED:
-            archive.append(message)
+            archive.append((sender, receiver, message))
         else:
-            archive[self.sent % ARCHIVED] = message
+            archive[self.sent % ARCHIVED] = (sender, receiver, message)
+
+    def _send_again(self, link: int, sender: int, receiver: int, message: Any) -> None:
+        """Send an old message over its own link, or let a liar send it as its own, to whoever got it or to another."""
+        kind = "replay"
+        if self.liars and self._stream.chance("resent", link, RESENT):
+            kind = "replay by a liar"
+            sender = self.liars[self._stream.below("resender", link, len(self.liars))]
+            receiver = (receiver + self._stream.below("redirected", link, self._size)) % self._size
+        session = self._session[sender][receiver]
+        if session and not self._cuts[sender * self._size + receiver]:
+            self._hits[kind] += 1
+            self._transmit(sender * self._size + receiver, session, sender, receiver, message)
 
     def _transmit(self, link: int, session: int, sender: int, receiver: int, message: Any) -> None:
         arguments = (link, session, sender, receiver, message, self._events.now_us)
@@ -124,6 +140,8 @@ class Network:
             delay *= SPIKE_FACTOR
         pace = self._pace_us[link]
         if self._profile.in_order or pace:
+            if pace:
+                self._hits["throttles"] += 1
             now = self._events.now_us
             arrival = max(now + delay, self._busy_until[link] + pace)
             self._busy_until[link] = arrival

@@ -45,19 +45,21 @@ from bftkit.storage.log import Log
 from bftkit.storage.snapshots import SnapshotStore
 from bftkit.testing.application import FINE, SimulatedApplication
 from bftkit.testing.checkers import Violation
-from bftkit.testing.clock import VirtualClock
+from bftkit.testing.clock import TRUE_RATE, VirtualClock
 from bftkit.testing.crash_plan import CrashPlan
 from bftkit.testing.disk import CrashMode, SimulatedCrash, SimulatedDisk
 from bftkit.testing.durability import DurabilityAudit
 from bftkit.testing.edge import SimulatedEdge
 from bftkit.testing.frames import FrameCodec
 from bftkit.testing.machine import WatchedMachine
+from bftkit.testing.nemesis import LONGEST_STALL_US
 from bftkit.testing.network import SpoiltFrame
 from bftkit.testing.timers import SimulatedTimers
 from bftkit.testing.verify_stage import VerifyStage
 
 if TYPE_CHECKING:
     from bftkit.testing.byzantine import Behaviour
+    from bftkit.testing.nemesis import Fault
     from bftkit.testing.world import World
 
 SYNC_TIMER = "node/sync"
@@ -66,8 +68,8 @@ SYNC_TIMER = "node/sync"
 MEMORY_BYTES = 8_192
 """Bodies kept beside the log: few, so that they are read back from it."""
 
-LONGEST_STALL_US = 2_000_000
-"""How long a sync of a disk that stalls takes at most."""
+_MISTAKES = (BftkitError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What the code of a member may raise that nobody planned."""
 
 
 class SimulatedNode:
@@ -87,7 +89,9 @@ class SimulatedNode:
         self.honest = True
         """Whether the checkers hold it to the rules."""
         self.rotten = False
-        """Whether its disk was damaged: it may have forgotten what it signed, and it may stop for good."""
+        """Whether its disk was damaged: it may stop for good."""
+        self.forgetful = False
+        """Whether that was its memory: it may have forgotten what it signed."""
         self.stopped = ""
         """Why it has stopped for good; empty while it may still be started."""
         self.rewrite: Callable[[list[Any]], list[Any]] | None = None
@@ -99,17 +103,15 @@ class SimulatedNode:
         self.steps = 0
         """Inputs that its replica has handled, in all lives."""
         self.disk = SimulatedDisk(world.choices.random("disk", instance))
-        self.plan = CrashPlan()
+        self.plan = CrashPlan(world.hits)
         self.paused_until_us = 0
-        self.stalled_until_us = 0
         self._public_key = settings.membership.public_key(settings.own)
         self._domain = settings.domain
         self._codec = FrameCodec(settings, world.signatures.verify) if world.profile.encoded else None
         self.verify_stage = VerifyStage(settings, world.signatures.verify)
         self._open = self._codec.open if self._codec is not None else self.verify_stage.open
-        rates = world.profile.clock_rates
-        self._clock_rate = world.choices.clock.among("rate", instance, rates)
-        if len(rates) > 1:
+        self._clock_rate = world.choices.clock.among("rate", instance, world.profile.clock_rates)
+        if self._clock_rate != TRUE_RATE:
             world.hits["clock_rates"] += 1
         self._promised = 0
         """Highest index that any life of this member took for durable."""
@@ -121,10 +123,9 @@ class SimulatedNode:
         self.life += 1
         self.alive = True
         if self.plan.in_recovery:
-            self.disk.crash_after(self.plan.in_recovery.pop())
-        if self.plan.at_start is not None:
-            self.arm(*self.plan.at_start)
-            self.plan.at_start = None
+            self.disk.crash_after(self.plan.in_recovery.pop(), self.plan.in_recovery_happens)
+        if self.plan.armed:
+            self._watch_disk()
         self._guarded(self._start)
 
     def _start(self) -> None:
@@ -145,8 +146,8 @@ class SimulatedNode:
             indexed_kinds=(RecordKind.BODY,),
             segment_bytes=world.profile.segment_bytes,
         )
-        if self.log.durable_index < self._promised and not self.rotten:
-            raise Violation(f"n{self.index} lost records up to {self._promised} that it took for durable")
+        if self.log.durable_index < self._promised:
+            world.forgot(self, f"n{self.index} lost records up to {self._promised} that it took for durable")
         self._snapshots = SnapshotStore(self.disk, SNAPSHOT_DIRECTORY)
         self.machine = WatchedMachine(world.make_machine(), world.checkers if self.honest else None, self.index)
         self.executor = Executor(self.machine, settings.genesis, world.signatures.verify)
@@ -175,27 +176,31 @@ class SimulatedNode:
         world.started(self)
         self.plan.reached("node.after_listen")
 
-    def arm(self, failpoint: str, hits: int) -> None:
+    def arm(self, failpoint: str, hits: int, fault: "Fault") -> None:
         """Let this member crash when it passes a place that has a name, so many times."""
-        self.plan.arm(failpoint, hits)
+        self.plan.arm(failpoint, hits, fault)
+        self._watch_disk()
+
+    def _watch_disk(self) -> None:
         places = StorageFailpoints(self.plan.reached)
         self.disk.before, self.disk.after = places.before, places.after
 
-    def crash(self, mode: CrashMode) -> None:
-        """Lose everything but what the disk keeps."""
+    def crash(self, mode: CrashMode) -> bool:
+        """Lose everything but what the disk keeps; say whether that is less than was written."""
         self.alive = False
         self.life += 1
         self.paused_until_us = 0
         self.plan.crashed()
         self.disk.before = self.disk.after = None
-        self.disk.crash(mode, self.world.choices.random("crash", self.instance, self.life))
+        return self.disk.crash(mode, self.world.choices.random("crash", self.instance, self.life))
 
     def no_more_faults(self) -> None:
         """Forget the faults that were to come, and end those that last."""
         self.plan.clear()
         self.disk.before = self.disk.after = None
-        self.paused_until_us = self.stalled_until_us = 0
+        self.paused_until_us = 0
         self.disk.no_more_faults()
+        self.disk.take_latency_us()
 
     def later(self, delay_us: int, function: Callable[..., None], *arguments: Any) -> None:
         """Let something happen to this member, unless its life ends before."""
@@ -226,25 +231,13 @@ class SimulatedNode:
         except Violation:
             raise
         except StorageError as error:
-            if self.plan.sync_fails:
-                self.plan.kind = "sync_errors"
-                self.world.crashed(self)
-            elif isinstance(error, StorageFull) and not self.world.healed:
+            if self.plan.failed or (isinstance(error, StorageFull) and not self.world.healed):
                 self.world.crashed(self)
             elif self.rotten:
                 self.world.stopped(self, str(error))
             else:
                 raise Violation(f"n{self.index} stops: {error}") from error
-        except (
-            BftkitError,
-            ArithmeticError,
-            AttributeError,
-            LookupError,
-            NameError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:
+        except _MISTAKES as error:
             if isinstance(error.__cause__, Violation):
                 # Found while the application executed; the executor takes everything for the application's fault.
                 raise error.__cause__ from None
@@ -358,13 +351,18 @@ class SimulatedNode:
             stream = self.world.choices.disk
             least, spread = self.world.profile.sync_us
             delay_us = least + spread * stream.below("sync", self.instance, FINE) // FINE
-            if self.stalled_until_us > self.world.events.now_us:
-                delay_us += stream.below("stall", self.instance, LONGEST_STALL_US)
             # A crash between the write and its report finds the records on the disk; one before it does not.
-            early = stream.chance("early", self.instance, 0.5)
-            self.later(delay_us, self._synced, self._flush() if early else None)
+            durable = self._flush() if stream.chance("early", self.instance, 0.5) else None
+            self.later(delay_us + self.disk_time_us(), self._synced, durable)
         elif self.gate.has_unsynced and SYNC_TIMER not in self._timers:
             self._timers.set(SetTimer(SYNC_TIMER, IDLE_SYNC_MS))
+
+    def disk_time_us(self) -> int:
+        """Return how much longer than usual the disk has taken since this was asked last."""
+        if not self.disk.latency_us:
+            return 0
+        self.world.hits["stalled_disks"] += 1
+        return min(self.disk.take_latency_us(), LONGEST_STALL_US)
 
     def _flush(self) -> int | None:
         """Make durable what was appended, and trim; None where there is no space, and nothing has changed."""
@@ -388,8 +386,9 @@ class SimulatedNode:
     def _synced(self, durable: int | None) -> None:
         if durable is None:
             durable = self._flush()
-        if durable is None:
-            self.later(int(FULL_DISK_RETRY_S * 1_000_000), self._synced, None)
+        wait_us = int(FULL_DISK_RETRY_S * 1_000_000) if durable is None else self.disk_time_us()
+        if durable is None or wait_us:
+            self.later(wait_us, self._synced, durable)
             return
         self._syncing = False
         for output in self.gate.durable(durable):
@@ -421,7 +420,7 @@ class SimulatedNode:
         if not isinstance(message, SignedMessage) or getattr(message, "signature", None):
             return message
         statement = message.statement()
-        if self.honest and not self.rotten:
+        if self.honest and not self.forgetful:
             self.world.checkers.signs(self.index, statement)
         signature = self.world.signatures.sign(self._public_key, statement_bytes(self._domain, statement))
         return msgspec.structs.replace(message, signature=signature)

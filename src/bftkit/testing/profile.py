@@ -11,6 +11,7 @@ import msgspec
 
 from bftkit.errors import ConfigurationError
 from bftkit.testing.disk import CrashMode
+from bftkit.testing.fault_atlas import Spare
 
 
 class Profile(msgspec.Struct, frozen=True):
@@ -68,9 +69,15 @@ class Profile(msgspec.Struct, frozen=True):
     full_disks: int = 0
     """Disks without space for a while."""
     stalled_disks: int = 0
-    """Disks whose syncs take up to two seconds for a while."""
+    """Disks whose syncs, reads or writes take up to two seconds for a while."""
+    short_writes: int = 0
+    """Writes that fail in the middle, which stops a member until it is started again."""
+    io_errors: int = 0
+    """Reads, writes and changes of names that fail, which stops a member likewise."""
     rot: int = 0
     """Members whose disk loses or mixes up what it held, as far as `FaultAtlas` allows it."""
+    spare: Spare = Spare.QUORUM
+    """What no disk may lose. With `Spare.NOTHING` the group need not stay live once something was lost."""
     pauses: int = 0
     """Members that stand still for a while and then go on as if nothing had been."""
     clock_leaps: int = 0
@@ -138,6 +145,8 @@ PLANNED = (
     "sync_errors",
     "full_disks",
     "stalled_disks",
+    "short_writes",
+    "io_errors",
     "rot",
     "pauses",
     "clock_leaps",
@@ -158,7 +167,8 @@ _NETWORK = ("loss", "duplication", "spike", "replay", "corruption", "reorder", "
             "partial_partitions", "cuts", "flaps", "clogs", "throttles", "resets")  # fmt: skip
 _CRASH = ("crashes", "crashes_at_output", "crashes_in_disk", "crashes_in_recovery", "crash_loops", "power_cuts",
           "failpoints", "pauses", "slow_apply")  # fmt: skip
-_DISK = ("sync_errors", "full_disks", "stalled_disks", "slow_disk", "rot", "crashes_in_disk", "power_cuts")
+_DISK = ("sync_errors", "full_disks", "stalled_disks", "short_writes", "io_errors", "slow_disk", "rot",
+         "crashes_in_disk", "power_cuts")  # fmt: skip
 _CLOCK = ("late_timers", "clock_rates", "clock_leaps", "pauses")
 _BYZANTINE = ("liars", "two_faced")
 
@@ -211,6 +221,7 @@ def draw_profile(name: str, random: Random) -> Profile:
         adversarial=bool(on.get("adversarial")),
         **rates,
         **counts,
+        spare=random.choice((Spare.QUORUM, Spare.COPY, Spare.COPY, Spare.NOTHING)),
         clock_rates=random.choice(((900, 1_100), (990, 1_010), (900, 1_000))) if on.get("clock_rates") else (1_000,),
         liars=random.choice((1, 1, 1, 31)) if on.get("liars") else 0,
         twins=bool(on.get("liars")) and random.random() < 0.2,
@@ -238,6 +249,11 @@ def _draw_bounds(random: Random, rate: float) -> dict[str, Any]:
     return {name: random.choice(values) for name, values in _BOUNDS.items() if small and random.random() < 0.5}
 
 
+def profile_of(profile: str | Profile, seed: int) -> Profile:
+    """Return a fixed profile as it is, or what a seed draws from a name; ConfigurationError for no name."""
+    return draw_profile(profile, Random(f"{seed}/profile")) if isinstance(profile, str) else profile
+
+
 _SMALL = 0.25
 """Share of the schedules whose bounds may be small."""
 
@@ -257,10 +273,12 @@ _MOST = {
     "crashes_in_recovery": 3,
     "crash_loops": 2,
     "power_cuts": 2,
-    "failpoints": 5,
+    "failpoints": 8,
     "sync_errors": 3,
     "full_disks": 3,
     "stalled_disks": 2,
+    "short_writes": 3,
+    "io_errors": 4,
     "rot": 2,
     "pauses": 4,
     "clock_leaps": 3,

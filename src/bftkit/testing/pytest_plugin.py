@@ -46,9 +46,9 @@ def check_scenario(golden: Callable[[Path, str], None]) -> Callable[..., None]:
 
     def check(path: Path, engine: str | EngineSpec, lies: Mapping[str, Any] | None = None) -> None:
         from bftkit.plugins import load_engine
-        from bftkit.testing.scenario import replay
+        from bftkit.testing.scenario import replay_scenario
 
         spec = load_engine(engine) if isinstance(engine, str) else engine
-        golden(path, replay(path.read_text(encoding="utf-8"), spec, lies))
+        golden(path, replay_scenario(path.read_text(encoding="utf-8"), spec, lies))
 
     return check

@@ -270,7 +270,7 @@ _COMMANDS: dict[str, tuple[str, str, Callable[..., None]]] = {
 """For each command its form, the pattern of what follows it, and the method that takes the pattern's groups."""
 
 
-def replay(text: str, spec: EngineSpec, lies: Mapping[str, Lie] | None = None) -> str:
+def replay_scenario(text: str, spec: EngineSpec, lies: Mapping[str, Lie] | None = None) -> str:
     """Return a scenario with the traces that it gives now; ScenarioError where a line cannot be carried out."""
     scenario = Scenario(spec, lies)
     out: list[str] = []

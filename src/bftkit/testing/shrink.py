@@ -1,4 +1,4 @@
-"""Making a failing schedule small: fewer clients, fewer faults, fewer decisions that are not the default.
+"""Making a failing schedule small: fewer members, clients and faults, fewer decisions that are not the default.
 
 Delta debugging (Zeller and Hildebrandt, "Simplifying and Isolating Failure-Inducing Input", TSE 2002) over the
 recorded decisions of a run: parts of them are left out as long as the same rule is broken. What is left is a `Case`,
@@ -8,7 +8,6 @@ which is a file, and replays on any machine.
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from random import Random
 from typing import TypeVar
 
 import msgspec
@@ -16,8 +15,9 @@ import msgspec
 from bftkit.errors import ConfigurationError
 from bftkit.testing.choices import Decisions, Name
 from bftkit.testing.journal import Journal
-from bftkit.testing.profile import CALM, Profile, draw_profile
-from bftkit.testing.simulation import Outcome, finish, seeded_world
+from bftkit.testing.profile import CALM, Profile
+from bftkit.testing.simulation import Outcome, finish, size_problem
+from bftkit.testing.specs import Settings, spec_of
 from bftkit.testing.world import World
 
 T = TypeVar("T")
@@ -41,6 +41,8 @@ class Case(msgspec.Struct, frozen=True):
     """Every decision that is not the default, in the order in which they were taken."""
     violation: str = ""
     """What it breaks."""
+    settings: Settings = ()
+    """Options of the engine that do not have their defaults."""
 
     def write(self, path: str | Path) -> None:
         """Write the case to a file, as JSON."""
@@ -56,12 +58,13 @@ class Case(msgspec.Struct, frozen=True):
 
     def world(self, journal: Journal | None = None) -> World:
         """Make the world of this case."""
-        return seeded_world(
+        return World(
             self.seed,
+            self.profile,
             engine=self.engine,
             replicas=self.replicas,
-            profile=self.profile,
             decisions=dict(self.decisions),
+            settings=self.settings,
             journal=journal,
         )
 
@@ -79,14 +82,15 @@ class Shrunk(msgspec.Struct, frozen=True):
     decisions_before: int
 
 
-def record_case(seed: int, *, engine: str, replicas: int = 4, profile: str | Profile = "all") -> tuple[Case, Outcome]:
+def record_case(
+    seed: int, *, engine: str, replicas: int = 4, profile: str | Profile = "all", settings: Settings = ()
+) -> tuple[Case, Outcome]:
     """Run a schedule and write down every decision of it."""
-    drawn = draw_profile(profile, Random(f"{seed}/profile")) if isinstance(profile, str) else profile
-    world = seeded_world(seed, engine=engine, replicas=replicas, profile=drawn, record=True)
+    world = World(seed, profile, engine=engine, replicas=replicas, record=True, settings=settings)
     outcome = finish(world)
     decisions: Decisions = world.choices.recorded or {}
     violation = outcome.violations[0] if outcome.violations else ""
-    return Case(seed, engine, replicas, drawn, list(decisions.items()), violation), outcome
+    return Case(seed, engine, replicas, world.drawn, list(decisions.items()), violation, settings), outcome
 
 
 def rule_of(violation: str) -> str:
@@ -94,7 +98,7 @@ def rule_of(violation: str) -> str:
     return _NUMBERS.sub("#", violation)[:_RULE_CHARACTERS]
 
 
-def shrink(
+def shrink_case(
     case: Case, *, most_runs: int = MOST_RUNS, progress: Callable[[int, int], None] = lambda runs, left: None
 ) -> Shrunk:
     """Make a failing case as small as the number of runs allows; ConfigurationError where it does not fail.
@@ -104,6 +108,7 @@ def shrink(
     attempt = _Attempts(case, most_runs, progress)
     if not attempt.fails(case):
         raise ConfigurationError(f"seed {case.seed} breaks no rule, or not the one that the case names")
+    attempt.have_fewer_members()
     attempt.simplify_profile()
     attempt.leave_out_groups()
     attempt.leave_out_decisions()
@@ -132,6 +137,21 @@ class _Attempts:
         self.best = msgspec.structs.replace(case, violation=outcome.violations[0])
         self._progress(self.runs, len(self.best.decisions))
         return True
+
+    def have_fewer_members(self) -> None:
+        """Do with a smaller group, the smallest first; what its members do is drawn anew, from the same seed."""
+        best, spec = self.best, spec_of(self.best.engine)
+        for replicas in range(spec.min_members, best.replicas):
+            if self.runs >= self._most_runs:
+                return
+            if size_problem(best.engine, replicas, best.settings) is not None:
+                continue
+            self.runs += 1
+            case, _ = record_case(
+                best.seed, engine=best.engine, replicas=replicas, profile=best.profile, settings=best.settings
+            )
+            if case.violation and rule_of(case.violation) == self._rule and self.fails(case):
+                return
 
     def simplify_profile(self) -> None:
         """Do with less: fewer clients and requests, less time, nothing that is not needed."""

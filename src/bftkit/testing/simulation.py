@@ -5,9 +5,7 @@ within a bound of virtual time that does not depend on how long the faults laste
 was acknowledged is looked for on every member, and their logs and states are compared.
 """
 
-from collections.abc import Callable, Mapping
-from functools import lru_cache
-from random import Random
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -15,13 +13,12 @@ import msgspec
 from bftkit.core.engine import EngineSpec
 from bftkit.core.epoch import Limits
 from bftkit.core.quorum import FaultModel
-from bftkit.plugins import load_engine
+from bftkit.errors import ConfigurationError
 from bftkit.replica.state_machine import StateMachine
 from bftkit.testing.checkers import Violation
-from bftkit.testing.choices import Choices, Name
 from bftkit.testing.node import SimulatedNode
-from bftkit.testing.profile import Profile, draw_profile
-from bftkit.testing.solo import solo_spec
+from bftkit.testing.profile import CALM, Profile
+from bftkit.testing.specs import Settings
 from bftkit.testing.world import Commands, Workload, World, small_numbers
 
 WIDE_LIMITS = Limits(max_command_bytes=4_096, max_batch_bytes=32_768, max_sessions=64)
@@ -54,9 +51,6 @@ VIEW_CAP_MS = 8_000
 
 ELECTIONS_TO_HEAL = 10
 """Longest election timeouts within which a healed group with elections must have answered."""
-
-SHORT_TIMEOUTS_MS = {"view_timeout_ms": 400, "election_timeout_ms": 200, "heartbeat_ms": 20}
-"""What simulated engines wait for by default, where they have such options: little beside the faults."""
 
 QUIET_MS = 60_000
 """How long a group with nothing to do may go on talking."""
@@ -104,23 +98,22 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 def run_schedule(
-    seed: int, *, engine: str | EngineSpec = "solo", replicas: int = 4, profile: str | Profile = "all", **extra: Any
+    seed: int, *, engine: str | EngineSpec = "pbft", replicas: int = 4, profile: str | Profile = "all", **extra: Any
 ) -> Outcome:
     """Run one schedule; what goes wrong in it is in the outcome, never raised.
 
     `engine` is the name of an installed engine or a specification, `profile` a name that `draw_profile`
-    knows or a fixed one; `extra` goes to `make_world`.
+    knows or a fixed one; `extra` goes to `World`.
     """
     world = seeded_world(seed, engine=engine, replicas=replicas, profile=profile, **extra)
     return finish(world)
 
 
 def seeded_world(
-    seed: int, *, engine: str | EngineSpec = "solo", replicas: int = 4, profile: str | Profile = "all", **extra: Any
+    seed: int, *, engine: str | EngineSpec = "pbft", replicas: int = 4, profile: str | Profile = "all", **extra: Any
 ) -> World:
     """Make the world of one schedule, to be looked at beside its outcome; arguments as for `run_schedule`."""
-    drawn = draw_profile(profile, Random(f"{seed}/profile")) if isinstance(profile, str) else profile
-    return make_world(seed, _spec(engine), replicas, drawn, **extra)
+    return World(seed, profile, engine=engine, replicas=replicas, **extra)
 
 
 def finish(world: World) -> Outcome:
@@ -177,40 +170,18 @@ def simulate(
     )
 
 
-def _spec(engine: str | EngineSpec) -> EngineSpec:
-    if isinstance(engine, EngineSpec):
-        return engine
-    return _named(engine)
+def make_world(seed: int, spec: EngineSpec, replicas: int, profile: Profile, **extra: Any) -> World:
+    """Make the world of one schedule; `extra` goes to `World`."""
+    return World(seed, profile, engine=spec, replicas=replicas, **extra)
 
 
-@lru_cache
-def _named(engine: str) -> EngineSpec:
-    return solo_spec() if engine == "solo" else load_engine(engine)
-
-
-def forget_engines() -> None:
-    """Load engines anew from now on: they were replaced."""
-    _named.cache_clear()
-
-
-def make_world(
-    seed: int,
-    spec: EngineSpec,
-    replicas: int,
-    profile: Profile,
-    *,
-    record: bool = False,
-    decisions: Mapping[Name, int] | None = None,
-    **extra: Any,
-) -> World:
-    """Make the world of one schedule; an engine with timeouts gets ones that are short beside the faults.
-
-    `record` writes down every decision, `decisions` are those to follow in place of the seed's; see `Choices`.
-    """
-    if extra.get("options") is None:
-        fields = spec.options_type.__struct_fields__
-        extra["options"] = spec.options_type(**{n: ms for n, ms in SHORT_TIMEOUTS_MS.items() if n in fields})
-    return World(Choices(seed, record=record, decisions=decisions), spec, replicas, profile, **extra)
+def size_problem(engine: str | EngineSpec, size: int, settings: Settings = ()) -> str | None:
+    """Say why a group of an engine cannot have this size with these options, or None."""
+    try:
+        World(0, CALM, engine=engine, replicas=size, settings=settings)
+    except ConfigurationError as error:
+        return str(error)
+    return None
 
 
 def run(world: World) -> int:
@@ -218,7 +189,8 @@ def run(world: World) -> int:
     world.start()
     _let_pass(world, world.profile.duration_ms)
     world.heal()
-    healed_us, steps, views, commits = world.events.now_us, world.steps, _views(world), world.checkers.commits
+    healed_us, steps, commits = world.events.now_us, world.steps, world.checkers.commits
+    views, position = _views(world), _position(world)
     probe = world.add_client("probe", 1)
     bound_ms = liveness_bound_ms(world)
 
@@ -227,14 +199,19 @@ def run(world: World) -> int:
             node.executor.height >= probe.height for node in _trusted(world)
         )
 
-    if not _let_pass(world, bound_ms, live):
+    alive = _let_pass(world, bound_ms, live)
+    if world.may_halt:
+        _let_pass(world, SYNC_MS)
+        _read_back(world)
+        return (world.events.now_us - healed_us) // 1_000
+    if not alive:
         raise Violation("no progress after everything healed: " + _explain(world))
     _expect_survivors(world)
     heal_ms = (world.events.now_us - healed_us) // 1_000
     took = HEALING_COMMITS + world.checkers.commits - commits
     if world.steps - steps > HEALING_STEPS * took * len(world.nodes) ** 2:
         raise Violation(f"{world.steps - steps} steps after everything healed, before anything new was executed")
-    if _views(world) - views > most_views(world):
+    if _views(world) - views > most_views(world, _position(world) - position):
         raise Violation(f"{_views(world) - views} views after everything healed, before anything new was executed")
     views, commits = _views(world), world.checkers.commits
     if not _let_pass(world, SYNC_MS, lambda: _equal(world)):
@@ -250,10 +227,9 @@ def run(world: World) -> int:
 
 def _expect_survivors(world: World) -> None:
     """See that no more members have stopped for good than may be faulty."""
-    members = len(world.settings.membership)
-    if len({node.index for node in _trusted(world)}) < members - world.tolerated - sum(
-        not n.honest for n in world.nodes
-    ):
+    survivors = {node.index for node in _trusted(world)}
+    liars = sum(not node.honest for node in world.nodes)
+    if len(survivors) < len(world.settings.membership) - world.tolerated - liars:
         raise Violation("too many members have stopped for good: " + _explain(world))
 
 
@@ -263,12 +239,23 @@ def _trusted(world: World) -> list[SimulatedNode]:
 
 
 def _views(world: World) -> int:
-    return max((node.replica.status().view for node in _trusted(world)), default=0)
+    """Return the highest view, without those in which a position was decided where that is what views are for."""
+    found = [node.replica.status() for node in _trusted(world)]
+    decided = (status.position for status in found if world.settings.spec.view_for_each_position)
+    return max((status.view for status in found), default=0) - max(decided, default=0)
 
 
-def most_views(world: World) -> int:
-    """Return how many views a healed group may need: each faulty member may lead in vain, and the first one is cut."""
-    return VIEWS_FOR_EACH_FAULT * world.settings.membership.quorum.faults + SPARE_VIEWS
+def _position(world: World) -> int:
+    return max((node.replica.commits.position for node in _trusted(world)), default=0)
+
+
+def most_views(world: World, positions: int = 0) -> int:
+    """Return how many views a healed group may need: each faulty member may lead in vain, and the first one is cut.
+
+    Where leaders change with each of so many positions, a faulty one leads in vain again and again.
+    """
+    again = (VIEWS_FOR_EACH_COMMIT - 1) * positions if world.settings.spec.view_for_each_position else 0
+    return VIEWS_FOR_EACH_FAULT * world.settings.membership.quorum.faults + SPARE_VIEWS + again
 
 
 def liveness_bound_ms(world: World) -> int:
@@ -305,7 +292,7 @@ def _read_back(world: World) -> None:
         height = node.executor.height
         checkers.log_root(node.index, height, node.replica.commits.log_root)
         checkers.roots(node.index, height, node.executor.roots())
-        if height < max(client.height for client in world.clients):
+        if not world.may_halt and height < max(client.height for client in world.clients):
             raise Violation(f"n{node.index} ends below a height that a client was told of")
 
 
@@ -314,7 +301,7 @@ def _fall_silent(world: World) -> None:
 
     A crash-tolerant group may go on with heartbeats. To members that lie the others may talk for ever.
     """
-    if world.checkers.suspects:
+    if world.checkers.suspects or world.checkers.robbed:
         return
     beats = world.settings.spec.fault_model is FaultModel.CRASH
     listened_ms = 1_000 if beats else QUIET_MS

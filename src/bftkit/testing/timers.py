@@ -22,6 +22,8 @@ class SimulatedTimers:
         self._fired = fired
         self._running: dict[str, tuple[int, int]] = {}
         """For each running timer, its number and its deadline by the member's clock."""
+        self._overdue: set[int] = set()
+        """Numbers of timers that will be late."""
         self._count = 0
 
     def __len__(self) -> int:
@@ -44,8 +46,10 @@ class SimulatedTimers:
             delay_ms += stream.below("jitter", node.instance, output.jitter_ms + 1)
         delay_us = node.clock.virtual_us(delay_ms)
         if self._late and not node.world.healed and stream.chance("late", node.instance, self._late):
-            node.world.hits["late_timers"] += 1
-            delay_us *= 1 + stream.below("lateness", node.instance, LATEST)
+            times = 1 + stream.below("lateness", node.instance, LATEST)
+            delay_us *= times
+            if times > 1:
+                self._overdue.add(self._count + 1)
         self._start(output.timer, node.clock.now_ms() + delay_ms, delay_us)
 
     def _start(self, timer: str, deadline: int, delay_us: int) -> None:
@@ -67,4 +71,7 @@ class SimulatedTimers:
         running = self._running.get(timer)
         if running is not None and running[0] == count:
             del self._running[timer]
+            if count in self._overdue:
+                self._overdue.remove(count)
+                self._node.world.hits["late_timers"] += 1
             self._fired(timer)

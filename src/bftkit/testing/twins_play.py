@@ -20,13 +20,10 @@ from bftkit.core.ids import ReplicaIndex
 from bftkit.core.log import CommitEntry
 from bftkit.plugins import load_engine
 from bftkit.testing.checkers import Violation
-from bftkit.testing.engine_group import EngineGroup
+from bftkit.testing.engine_group import START, EngineGroup
 from bftkit.testing.group_settings import GroupSettings
-from bftkit.testing.twins_scenarios import PROPOSALS, VIEW_CHANGES, VOTES, Scenario, instance_name
-
-NAMES_OF_VIEW_CHANGES = ("ViewChange", "NewView", "Suspect", "Timeout", "RequestVote", "PreVote", "Election")
-NAMES_OF_PROPOSALS = ("PrePrepare", "Propos", "Append", "Block")
-"""How messages are told apart: by parts of their types' names. All others are votes."""
+from bftkit.testing.message_sorts import sort_of
+from bftkit.testing.twins_scenarios import VIEW_CHANGES, Scenario, instance_name
 
 _LEARNT = (CommitEntry, CheckpointCertificate)
 """What passes only once the network is whole."""
@@ -88,24 +85,23 @@ def run_twins_case(
     return TwinsCase(problem, reached, group.steps, len(group.hosting.decided), tuple(group.trace))
 
 
-def kind_of(message_type: type) -> str:
-    """Return what a type of message is about: one of the kinds that a view may lose."""
-    name = message_type.__name__
-    if any(part in name for part in NAMES_OF_VIEW_CHANGES):
-        return VIEW_CHANGES
-    return PROPOSALS if any(part in name for part in NAMES_OF_PROPOSALS) else VOTES
-
-
-class _Leaders(msgspec.Struct, frozen=True):
+class _Leaders(msgspec.Struct):
     """The leaders of a scenario's views; then some members in turn."""
 
     listed: tuple[ReplicaIndex, ...]
     later: tuple[ReplicaIndex, ...]
+    first: int = 0
+    """What the engine calls the first view of the scenario."""
 
     def leader(self, view: int) -> ReplicaIndex:
-        """Return who leads a view."""
-        beyond = view - len(self.listed)
-        return self.listed[view] if beyond < 0 else self.later[beyond % len(self.later)]
+        """Return who leads what the engine calls a view."""
+        place = max(0, view - self.first)
+        beyond = place - len(self.listed)
+        return self.listed[place] if beyond < 0 else self.later[beyond % len(self.later)]
+
+
+_VIEWS = ("view", "term", "round")
+"""What messages call the view that they are about."""
 
 
 class _Play:
@@ -125,6 +121,9 @@ class _Play:
         self.group = EngineGroup(spec, scenario.members, timing.seed, identity=self._identity, settings=settings)
         for instance in self.group.instances:
             instance.name = instance_name(scenario, instance.number)
+        begin = spec.build(self.group.instances[0].context, self.group.genesis, START, ())
+        self._first = leaders.first = begin.status().view
+        """The view that engines begin in: terms, views and rounds are not counted from the same number."""
         self.group.delay_ms = timing.delay_ms
         self.group.deliverable = self._passes
         self.frontier = -1
@@ -163,7 +162,7 @@ class _Play:
 
     def _passes(self, sender: int, receiver: int, what: Any) -> bool:
         """Say whether something reaches an instance. Twins do not hear each other: nobody connects to himself."""
-        view = getattr(what, "view", None)
+        view = self._view_of(what)
         if view is None:
             view = max(self._named[sender], 0)
         elif view > self._named[sender]:
@@ -179,12 +178,17 @@ class _Play:
             return False
         kind = self._kinds.get(type(what))
         if kind is None:
-            kind = self._kinds[type(what)] = kind_of(type(what))
+            kind = self._kinds[type(what)] = sort_of(type(what))
         if kind == VIEW_CHANGES and ended:
             return True
         if kind == rule.lost and rule.at in (None, receiver):
             return False
         return rule.blocks[sender] == rule.blocks[receiver]
+
+    def _view_of(self, what: Any) -> int | None:
+        """Return which of the scenario's views something is about, if it says so."""
+        named = next((view for name in _VIEWS if (view := getattr(what, name, None)) is not None), None)
+        return None if named is None else max(0, named - self._first)
 
     # -- the course of a view ---------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """The world of one schedule: time, members, network, clients, and what happens to them."""
 
 from collections import Counter as Tally
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from hashlib import blake2b
 from random import Random
 from typing import Any
@@ -9,45 +10,45 @@ from typing import Any
 import msgspec
 
 from bftkit.batteries.counter import Counter
-from bftkit.core.checkpoint import EMPTY_CHECKPOINT
 from bftkit.core.engine import EngineSpec
-from bftkit.core.epoch import EpochConfig, Genesis, Limits
+from bftkit.core.epoch import Limits
 from bftkit.core.ids import ReplicaIndex, canonical
-from bftkit.core.membership import Member
+from bftkit.core.outputs import Broadcast, Send
+from bftkit.errors import StorageError
 from bftkit.replica.client_messages import Busy, SessionId, client_domain
 from bftkit.replica.dissemination import BEYOND_QUOTA
 from bftkit.replica.execution import Answer
 from bftkit.replica.outputs import Report
-from bftkit.replica.settings import ReplicaSettings, ReplicaTuning
+from bftkit.replica.settings import ReplicaSettings
 from bftkit.replica.state_machine import StateMachine
 from bftkit.runtime.admin_messages import AdminAnswer
-from bftkit.testing.byzantine import draw_behaviour, make_behaviour
-from bftkit.testing.checkers import Checkers
-from bftkit.testing.choices import Choices
-from bftkit.testing.client import SimulatedClient, longest
+from bftkit.testing.byzantine import Said, draw_behaviour, make_behaviour
+from bftkit.testing.checkers import Checkers, Violation
+from bftkit.testing.choices import Choices, Name
+from bftkit.testing.client import SimulatedClient
 from bftkit.testing.clock import EventHeap
 from bftkit.testing.disk import CrashMode
-from bftkit.testing.fault_atlas import FaultAtlas, Spare
+from bftkit.testing.fault_atlas import FaultAtlas, Spare, is_memory
 from bftkit.testing.frames import FrameCodec
 from bftkit.testing.invariants import load_invariants
 from bftkit.testing.journal import Journal
 from bftkit.testing.machine import tagged
-from bftkit.testing.nemesis import Fault, chosen_faults, draw_faults, inflict
+from bftkit.testing.nemesis import Fault, chosen_faults, draw_faults, inflict, waits_for_first_start
 from bftkit.testing.network import FINE, Network
 from bftkit.testing.node import SimulatedNode
-from bftkit.testing.profile import CALM, Profile
+from bftkit.testing.profile import CALM, Profile, profile_of
 from bftkit.testing.signing import RealSignatures, SignatureRegistry, Signatures
+from bftkit.testing.specs import Settings, expect_possible, spec_of, usual_options
+from bftkit.testing.world_settings import CLUSTER, every_settings
 
 RESTART_US = 50_000
 """How long a member stays down whose crash nobody planned."""
 
-MOST_MEMBERS = 31
-"""Members of the largest group that is simulated."""
+SOON_US = 30_000
+"""How long after a write to the wrong place a member crashes at the latest."""
 
 LIMITS = Limits(max_command_bytes=128, max_batch_bytes=4_096, max_sessions=64)
 """Small bounds, so that batches fill and sessions count."""
-
-_CLUSTER = "simulated"
 
 _MODE_HITS = {
     CrashMode.KILL: "processes killed",
@@ -78,23 +79,41 @@ class Workload(msgspec.Struct, frozen=True):
 
 
 class World:
-    """Everything there is in one run. `start` it, let its `events` happen, `heal` it, look at it."""
+    """Everything there is in one run. `start` it, let its `events` happen, `heal` it, look at it.
 
-    def __init__(
+    `bftkit.testing.finish` does all of that, and says what came of it.
+    """
+
+    def __init__(  # noqa: PLR0913  # which run, of what, and what to do with it: all but the seed has a default
         self,
-        choices: Choices,
-        spec: EngineSpec,
-        replicas: int,
-        profile: Profile,
+        seed: int,
+        profile: str | Profile = "all",
         *,
+        engine: str | EngineSpec = "pbft",
+        replicas: int = 4,
         options: Any = None,
+        settings: Settings = (),
         workload: Workload | None = None,
         journal: Journal | None = None,
+        record: bool = False,
+        decisions: Mapping[Name, int] | None = None,
     ) -> None:
-        if not 1 <= replicas <= MOST_MEMBERS:
-            raise ValueError(f"a world has 1 to {MOST_MEMBERS} members, not {replicas}")
+        """Make the world of a seed, in which nothing has happened yet.
+
+        `profile` is a name that `draw_profile` knows, drawn from the seed, or a fixed one; `engine` is the name of an
+        installed engine, or a specification. Without `options` an engine with timeouts gets ones that are short beside
+        the faults, and those of `settings`. `journal` takes what happens for people to read. `record` writes down every
+        decision, `decisions` are those to follow in place of the seed's: see `Choices`.
+
+        ConfigurationError for a profile that nobody knows, options or a group that the engine does not take;
+        EngineError for an engine that is not installed.
+        """
+        spec = spec_of(engine)
+        expect_possible(spec, replicas)
+        profile = profile_of(profile, seed)
+        options = usual_options(spec, settings) if options is None else options
         self.profile = self.drawn = profile
-        self.choices = choices
+        self.choices = Choices(seed, record=record, decisions=decisions)
         self.events = EventHeap()
         self.signatures: Signatures = RealSignatures() if profile.real_signatures else SignatureRegistry()
         workload = workload or Workload()
@@ -103,7 +122,7 @@ class World:
         self.counters: Tally[str] = Tally()
         """What members report and do, by name."""
         self.hits: Tally[str] = Tally()
-        """What went wrong, by class of fault."""
+        """What went wrong, by class of fault, counted when it did."""
         self._journal = journal
         self._hash = blake2b(digest_size=16)
         self._unhashed: list[tuple[Any, ...]] = []
@@ -113,14 +132,11 @@ class World:
         self._commands = 0
         self._make_command = workload.make_command
         self._command_random = self.choices.random("commands")
-        limits = _limits(workload.limits, profile)
-        genesis = _genesis(spec, replicas, options, limits, self.signatures)
-        tuning = _tuning(profile, limits)
-        every = [ReplicaSettings(index, spec, genesis, options, tuning) for index in range(replicas)]
+        every = every_settings(spec, replicas, options, workload.limits, profile, self.signatures)
         self.settings = every[0]
         if journal is not None:
             journal.peek = FrameCodec(self.settings, self.signatures.verify).peek
-        self.client_domain = client_domain(_CLUSTER, genesis.config.group)
+        self.client_domain = client_domain(CLUSTER, self.settings.genesis.config.group)
         self.checkers = Checkers(
             self.make_machine(), load_invariants(spec.name, replicas), self.settings, self.signatures.verify
         )
@@ -128,22 +144,24 @@ class World:
         """The instances; the first of each member stands at its index, a twin behind all of them."""
         self.instances: list[tuple[int, ...]] = [(index,) for index in range(replicas)]
         """For each member, its instances."""
+        self._liars: list[int] = []
         self._choose_liars(every)
-        self.atlas = FaultAtlas(
-            replicas,
-            self.tolerated,
-            self.choices.random("atlas"),
-            spare=Spare.QUORUM,
-            faulty=self.checkers.suspects,
-        )
+        self.atlas = self._atlas()
         """Which disks may rot: no more members lose their memory than may lie."""
         self.network = self._network(journal)
+        self.network.liars = self._liars
         self.clients = [
             SimulatedClient(self, number, f"client {number}", profile.envelopes) for number in range(profile.clients)
         ]
         self._by_key = {client.public_key: client for client in self.clients}
         plan = draw_faults(profile, replicas, self.choices.random("plan"))
         self.faults = chosen_faults(plan, self.choices.crash)
+
+    def _atlas(self) -> FaultAtlas:
+        random = self.choices.random("atlas")
+        return FaultAtlas(
+            len(self.instances), self.tolerated, random, spare=self.profile.spare, faulty=self.checkers.suspects
+        )
 
     def _network(self, journal: Journal | None) -> Network:
         return Network(
@@ -170,6 +188,7 @@ class World:
                 self.instances[index] = (index, len(self.nodes))
                 twin = SimulatedNode(self, every[index], len(self.nodes))
                 twin.honest = False
+                twin.rewrite = partial(self._twin_says, twin)
                 self.nodes.append(twin)
                 continue
             self.let_lie(index, name)
@@ -180,18 +199,35 @@ class World:
         self.checkers.suspects[index] = why
         for node in self.nodes:
             node.verify_stage.hash_bodies = True
-        self.hits[f"byzantine: {why}"] += 1
+
+    def _twin_says(self, twin: SimulatedNode, outputs: list[Any]) -> list[Any]:
+        """Note that the second instance of a member says something for the first time."""
+        if any(isinstance(output, Send | Broadcast) for output in outputs):
+            self.hits["byzantine: twins"] += 1
+            twin.rewrite = None
+        return outputs
 
     def let_lie(self, index: ReplicaIndex, name: str) -> None:
         """Let a member behave in one of the ways of `bftkit.testing.byzantine`."""
         self.distrust(index, name)
-        self.nodes[index].speak = make_behaviour(
+        node = self.nodes[index]
+        behave = make_behaviour(
             name,
             spec=self.settings.spec,
             own=index,
             members=len(self.settings.membership),
             random=self.choices.random("behaviour", index),
         )
+
+        def speak_until_it_lies(to: ReplicaIndex, message: Any) -> Said:
+            said = behave(to, message)
+            if node.speak is speak_until_it_lies and said != [(to, message)]:
+                self.hits[f"byzantine: {name}"] += 1
+                node.speak = behave
+            return said
+
+        node.speak = speak_until_it_lies
+        self._liars.append(index)
 
     @property
     def tolerated(self) -> int:
@@ -203,11 +239,14 @@ class World:
 
     def start(self) -> None:
         """Start all members and clients, and let the faults come."""
+        at_first_start = [fault for fault in self.faults if waits_for_first_start(fault)]
+        for fault in at_first_start:
+            self._inflict(fault)
         for node in self.nodes:
             node.start()
         for number, client in enumerate(self.clients):
             self.events.after(self.choices.client.below("start", number, 50_000), client.start)
-        for fault in self.faults:
+        for fault in [fault for fault in self.faults if fault not in at_first_start]:
             self.events.after(fault.at_us, self._inflict, fault)
 
     def _inflict(self, fault: Fault) -> None:
@@ -241,15 +280,12 @@ class World:
 
     def crashed(self, node: SimulatedNode, fault: Fault | None = None) -> None:
         """Crash a member now, and start it again later."""
-        if fault is None and node.plan.kind:
-            self.hits[node.plan.kind] += 1
         fault = fault or node.plan.fault
-        node.plan.fault = None
         mode = fault.mode if fault is not None else CrashMode.NOTHING
         self.trace("c", node.instance, node.life, mode.value)
         self.counters["crashes"] += 1
-        self.hits[_MODE_HITS[mode]] += 1
-        node.crash(mode)
+        if node.crash(mode) or mode is CrashMode.KILL:
+            self.hits[_MODE_HITS[mode]] += 1
         self.network.crash(node.instance)
         self.events.after(fault.lasts_us if fault is not None else RESTART_US, self._restart, node, node.life)
 
@@ -261,37 +297,77 @@ class World:
         node.crash(CrashMode.KILL)
         self.network.crash(node.instance)
 
+    def forgot(self, node: SimulatedNode, what: str) -> None:
+        """Note that a member came up without what it took for durable: damage may do that, and nothing else.
+
+        More members than may be faulty must not go on like that: it is what their operators have to know.
+        """
+        if not node.forgetful:
+            raise Violation(what)
+        if self.drawn.spare is Spare.NOTHING:
+            raise StorageError(f"{what}: after such damage it comes back as a new member")
+
     def _restart(self, node: SimulatedNode, life: int) -> None:
         if node.life == life and not node.alive and not node.stopped:
             node.start()
 
-    def rot(self, number: int) -> None:
-        """Damage what a member's disk holds, where the atlas allows it."""
-        random = self.choices.random("rot", number)
-        filled = [[path for path, content in node.disk.contents().items() if content] for node in self.nodes]
-        chosen = self.atlas.choose(filled[: len(self.instances)], random)
-        if chosen is None or not self.nodes[chosen[0]].honest:
+    def rot(self, fault: Fault) -> None:
+        """Damage what a member's disk holds, where the atlas allows it, and crash it, so that it reads what is left."""
+        random = self.choices.random("rot", fault.number)
+        whole = self.nodes[: len(self.instances)]
+        filled = [
+            [] if node.stopped else [path for path, content in node.disk.contents().items() if content]
+            for node in whole
+        ]
+        chosen = self.atlas.choose(filled, random)
+        if chosen is None:
             return
-        index, path = chosen
-        node = self.nodes[index]
+        node, path = whole[chosen[0]], chosen[1]
         node.rotten = True
-        self.checkers.suspects[index] = "its disk was damaged"
-        match random.choice(("bit_flips", "misdirected_reads", "misdirected_writes")):
+        if is_memory(path):
+            node.forgetful = True
+            self.checkers.suspects.setdefault(node.index, "its disk was damaged")
+        else:
+            self.checkers.robbed.setdefault(node.index, "a snapshot was damaged")
+        count = partial(self._rotted, node)
+        # What goes to the wrong place may end up in anybody's memory.
+        kinds = ("bit_flips", "misdirected_reads", "misdirected_writes")[: 3 if is_memory(path) else 2]
+        match random.choice(kinds):
             case "bit_flips":
-                self.hits["bit_flips"] += 1
-                node.disk.flip_bit(path, random=random)
+                node.disk.flip_bit(path, random=random, then=partial(count, "bit_flips"))
             case "misdirected_reads":
-                self.hits["misdirected_reads"] += 1
-                node.disk.misdirect_read(path, 1 + number % 3, random=random)
+                node.disk.misdirect_read(
+                    path, 1 + fault.number % 3, random=random, then=partial(count, "misdirected_reads")
+                )
             case _:
-                self.hits["misdirected_writes"] += 1
-                node.disk.misdirect_write(path, 1 + number % 3, random=random)
+                again = partial(count, "misdirected_writes", fault)
+                node.disk.misdirect_write(path, 1 + fault.number % 3, random=random, then=again)
+                return
+        if node.alive:
+            self.crashed(node, fault)
+
+    def _rotted(self, node: SimulatedNode, kind: str, fault: Fault | None = None) -> None:
+        """Count damage that somebody met; a member that wrote to the wrong place crashes soon, so that it reads it."""
+        self.hits[kind] += 1
+        if fault is not None:
+            node.later(1 + fault.number % SOON_US, self.crashed, node, fault)
 
     def spoilt(self, node: SimulatedNode, sender: ReplicaIndex) -> None:
         """Note that a frame did not survive its way: the connection that it came over breaks."""
         self.counters["spoilt frames"] += 1
         for instance in self.instances[sender]:
             self.network.reset(node.instance, instance)
+
+    @property
+    def may_halt(self) -> bool:
+        """Say whether the group need not go on: what it would need may be gone, or too many refuse to do without.
+
+        A member whose log does not reach back to an older snapshot refuses to start when it loses the newest one.
+        """
+        if self.drawn.spare is Spare.NOTHING:
+            return any(node.rotten for node in self.nodes)
+        gone = {node.index for node in self.nodes if node.stopped or node.index in self.checkers.suspects}
+        return bool(self.checkers.robbed) and len(gone) > self.tolerated
 
     def is_trusted(self, member: ReplicaIndex) -> bool:
         """Say whether what a member sends must be well-formed."""
@@ -392,41 +468,3 @@ class World:
     def steps(self) -> int:
         """Count the inputs that all replicas have handled."""
         return sum(node.steps for node in self.nodes)
-
-
-def _genesis(spec: EngineSpec, replicas: int, options: Any, limits: Limits, signatures: Signatures) -> Genesis:
-    members = tuple(Member(f"n{index:02}", signatures.public_key(f"member {index}")) for index in range(replicas))
-    config = EpochConfig(
-        cluster=_CLUSTER,
-        group=0,
-        epoch=0,
-        engine=spec.name,
-        engine_version=spec.version,
-        fault_model=spec.fault_model,
-        options=canonical(options),
-        members=members,
-        limits=limits,
-    )
-    return Genesis(config, EMPTY_CHECKPOINT)
-
-
-def _limits(limits: Limits, profile: Profile) -> Limits:
-    drawn = {
-        "checkpoint_interval": profile.checkpoint_interval,
-        "max_sessions": profile.max_sessions,
-        "session_window": profile.session_window,
-        "session_reply_bytes": profile.session_reply_bytes,
-    }
-    return msgspec.structs.replace(limits, **{name: value for name, value in drawn.items() if value})
-
-
-def _tuning(profile: Profile, limits: Limits) -> ReplicaTuning:
-    small = {"origin_batches": profile.origin_batches, "collect_bytes": profile.collect_requests * longest(limits)}
-    return ReplicaTuning(
-        **{name: value for name, value in small.items() if value},
-        batches_in_flight=2,
-        max_batches_in_flight=6,
-        sync_entries=8,
-        snapshot_positions=profile.snapshot_positions,
-        snapshot_chunk_bytes=256,
-    )

@@ -6,9 +6,9 @@ import pytest
 
 from bftkit.core.certificate import QuorumCertificate
 from bftkit.core.log import CommitEntry, CommitProof
+from bftkit.core.numbers import LARGEST_NUMBER
 from bftkit.core.statement import Statement
 from bftkit_raft.check import (
-    LARGEST_NUMBER,
     check,
     claims,
     commit_problem,

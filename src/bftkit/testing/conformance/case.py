@@ -56,15 +56,30 @@ class Property(msgspec.Struct, frozen=True):
     """How many runs making a failure small may take."""
 
 
+class Settings(msgspec.Struct, frozen=True):
+    """What all tries have in common."""
+
+    bound_ms: int = BOUND_MS
+    """How long a healed group may take to decide everything."""
+    interpreters: tuple[str, ...] = ()
+    """Other interpreters of Python, under which a run must be the same."""
+
+
+USUAL = Settings()
+"""Settings where nobody says otherwise."""
+
+
 class Trial:
     """One try: an engine, a number of members, a seed, and the lines of a scenario."""
 
-    def __init__(self, tried: Property, spec: EngineSpec, members: int, seed: int, bound_ms: int = BOUND_MS) -> None:
+    def __init__(self, tried: Property, spec: EngineSpec, members: int, seed: int, settings: Settings = USUAL) -> None:
         self.property = tried
         self.spec = spec
         self.members = members
         self.seed = seed
-        self.bound_ms = bound_ms
+        self.settings = settings
+        self.bound_ms = settings.bound_ms
+        self.interpreters = settings.interpreters
         self.quorum = Quorum.of(spec.fault_model, members)
         self.random = Random(f"{tried.name}/{members}/{seed}")
         """Chance, for the property."""
@@ -77,7 +92,7 @@ class Trial:
 
     def again(self, lines: Sequence[str], *, traced: bool = False) -> Trial:
         """Return the same try with other lines."""
-        trial = Trial(self.property, self.spec, self.members, self.seed, self.bound_ms)
+        trial = Trial(self.property, self.spec, self.members, self.seed, self.settings)
         trial.lines, trial.traced = tuple(lines), traced
         return trial
 
@@ -150,7 +165,7 @@ class Case(msgspec.Struct, frozen=True):
     property: Property
     members: int
     seed: int
-    bound_ms: int = BOUND_MS
+    settings: Settings = USUAL
 
     def __str__(self) -> str:
         return f"{self.property.name}-{self.members}-{self.seed}"
@@ -163,7 +178,7 @@ class Case(msgspec.Struct, frozen=True):
 
     def failure(self) -> Failure | None:
         """Try; return what is to be reported, or None where the promise is kept."""
-        trial = Trial(self.property, self.spec, self.members, self.seed, self.bound_ms)
+        trial = Trial(self.property, self.spec, self.members, self.seed, self.settings)
         problem = trial.problem()
         return None if problem is None else self._explain(trial, problem)
 
@@ -183,9 +198,12 @@ class Case(msgspec.Struct, frozen=True):
         name, what = self.spec.name, self.property.name
         command = f"bftkit engine test {name} --property {what} --members {self.members} --seeds {self.seed}"
         call = f"check_engine({name!r}, properties=[{what!r}], members=[{self.members}], seeds=[{self.seed}])"
-        if self.bound_ms != BOUND_MS:
-            command += f" --bound-ms {self.bound_ms}"
-            call = f"{call[:-1]}, bound_ms={self.bound_ms})"
+        if self.settings.bound_ms != BOUND_MS:
+            command += f" --bound-ms {self.settings.bound_ms}"
+            call = f"{call[:-1]}, bound_ms={self.settings.bound_ms})"
+        if self.settings.interpreters:
+            command += "".join(f" --python {interpreter}" for interpreter in self.settings.interpreters)
+            call = f"{call[:-1]}, interpreters={list(self.settings.interpreters)})"
         return (command, call) if name in installed_engines() else (call.replace(repr(name), "spec", 1),)
 
 

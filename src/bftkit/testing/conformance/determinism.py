@@ -1,4 +1,4 @@
-"""The same inputs give the same outputs: twice, at another time, beside another group, under another hash seed."""
+"""The same inputs give the same outputs: twice, later, beside another group, under other interpreters."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Sequence
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from bftkit.core.engine import EngineSpec
@@ -51,21 +53,31 @@ def repeatable(trial: Trial) -> None:
 
 
 def hash_seeds(trial: Trial) -> None:
-    """Play the same in processes that differ in the order of their sets."""
+    """Play the same in processes that differ in the order of their sets, and under the interpreters that are given."""
     try:
         work = pickle.dumps((trial.spec, trial.property.name, trial.members, trial.seed, tuple(trial.lines)))
     except (pickle.PicklingError, AttributeError) as error:
         raise Violation(f"another process cannot import the specification: {error}") from error
-    digests = {seed: _digest_under(seed, work) for seed in _HASH_SEEDS}
+    digests = {f"hash seed {seed}": _digest_under(sys.executable, sys.path, seed, work) for seed in _HASH_SEEDS}
     expect(len(set(digests.values())) == 1, f"runs under several hash seeds differ: {digests}")
+    for interpreter in trial.interpreters:
+        digests[interpreter] = _digest_under(interpreter, _shared_paths(), _HASH_SEEDS[0], work)
+    expect(len(set(digests.values())) == 1, f"runs under several interpreters differ: {digests}")
 
 
-def _digest_under(hash_seed: str, work: bytes) -> str:
-    environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", _PROGRAM]
+def _shared_paths() -> list[str]:
+    """Return where sources are imported from, but for what belongs to this interpreter and its environment."""
+    own = tuple(str(Path(prefix).resolve()) + os.sep for prefix in {sys.prefix, sys.base_prefix, sys.exec_prefix})
+    return [path for path in sys.path if not str(Path(path).resolve()).startswith(own)]
+
+
+def _digest_under(interpreter: str, paths: Sequence[str], hash_seed: str, work: bytes) -> str:
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(paths)}
+    command = [interpreter, "-c", _PROGRAM]
     done = subprocess.run(command, input=work, capture_output=True, env=environment, check=False, timeout=_SECONDS)
     if done.returncode:
-        raise Violation(f"a run in another process fails: {done.stderr.decode(errors='replace')[-2_000:]}")
+        problem = done.stderr.decode(errors="replace")[-2_000:]
+        raise Violation(f"a run in another process, of {interpreter}, fails: {problem}")
     return done.stdout.decode().strip()
 
 
@@ -96,7 +108,7 @@ PROPERTIES = (
     Property(
         "hash-seeds",
         "determinism",
-        "A run does not depend on the order of sets, which differs from process to process.",
+        "A run depends neither on the order of sets, which differs between processes, nor on the version of Python.",
         hash_seeds,
         eventful,
         once=True,

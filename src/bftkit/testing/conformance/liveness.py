@@ -75,6 +75,9 @@ def explains(trial: Trial) -> None:
         if told.is_pending(instance):
             status = instance.engine.status()
             expect(status.waiting_for, f"{instance.name} waits, and does not say for what: {status}")
+            # Whoever hears nobody waits for others, unless there are none.
+            others = [one for one in status.waiting_on if one != instance.identity]
+            expect(others or trial.members == 1, f"{instance.name} waits, and does not say for whom: {status}")
 
 
 def _look(trial: Trial, told: _Told) -> Callable[[Instance, EngineInput, list[EngineOutput]], None]:
@@ -131,7 +134,7 @@ PROPERTIES = (
     Property(
         "explains",
         "liveness",
-        "`status` says view, leader and position truly, and for what an engine waits that cannot go on.",
+        "`status` says view, leader and position truly, and for what and from whom an engine waits that cannot go on.",
         explains,
         rough,
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
@@ -23,7 +24,7 @@ from bftkit.testing.conformance import (
     records,
     totality,
 )
-from bftkit.testing.conformance.case import BOUND_MS, Case, Failure, NotConforming, Property
+from bftkit.testing.conformance.case import BOUND_MS, Case, Failure, NotConforming, Property, Settings
 from bftkit.testing.engine_group import EngineGroup
 
 LARGEST_GROUP = 7
@@ -97,13 +98,20 @@ def conformance_cases(
     members: Iterable[int] | None = None,
     seeds: Iterable[int] | None = None,
     bound_ms: int = BOUND_MS,
+    interpreters: Iterable[str] = (),
 ) -> list[Case]:
     """List the cases of an engine, to run one by one: parameters for pytest, say.
 
-    `members` and `seeds` replace what each promise would be tried with; ConfigurationError for a name that no
-    promise has, or a number of members that the engine does not take.
+    `members` and `seeds` replace what each promise would be tried with. `interpreters` are paths of others of Python,
+    each with what bftkit and the engine need installed, under which runs must be the same as under this one.
+    ConfigurationError for a name that no promise has, a number of members that the engine does not take, or an
+    interpreter that is not there.
     """
     spec = load_engine(engine) if isinstance(engine, str) else engine
+    settings = Settings(bound_ms, tuple(interpreters))
+    for interpreter in settings.interpreters:
+        if shutil.which(interpreter) is None:
+            raise ConfigurationError(f"there is no interpreter {interpreter}")
     chosen = _chosen(properties)
     possible = sizes_of(spec)
     given = None if seeds is None else tuple(seeds)
@@ -112,7 +120,7 @@ def conformance_cases(
         if size not in possible:
             raise ConfigurationError(f"{spec.name} is tried with {', '.join(map(str, possible))} members, not {size}")
     return [
-        Case(spec, each, size, seed, bound_ms)
+        Case(spec, each, size, seed, settings)
         for each in chosen
         if spec.fault_model in each.models
         for size in (sizes[:1] if each.once else sizes)
@@ -155,9 +163,12 @@ def check_engine(
     members: Iterable[int] | None = None,
     seeds: Iterable[int] | None = None,
     bound_ms: int = BOUND_MS,
+    interpreters: Iterable[str] = (),
 ) -> ConformanceReport:
     """Try every promise of the contract on an engine; NotConforming where it breaks some, all of them in one."""
-    report = examine_engine(engine, properties=properties, members=members, seeds=seeds, bound_ms=bound_ms)
+    report = examine_engine(
+        engine, properties=properties, members=members, seeds=seeds, bound_ms=bound_ms, interpreters=interpreters
+    )
     if report.failures:
         raise NotConforming(report.failures)
     return report
@@ -170,9 +181,12 @@ def examine_engine(
     members: Iterable[int] | None = None,
     seeds: Iterable[int] | None = None,
     bound_ms: int = BOUND_MS,
+    interpreters: Iterable[str] = (),
     progress: Callable[[Case], None] = lambda case: None,
 ) -> ConformanceReport:
     """Try every promise of the contract on an engine, and return what came of it."""
     spec = load_engine(engine) if isinstance(engine, str) else engine
-    cases = conformance_cases(spec, properties=properties, members=members, seeds=seeds, bound_ms=bound_ms)
+    cases = conformance_cases(
+        spec, properties=properties, members=members, seeds=seeds, bound_ms=bound_ms, interpreters=interpreters
+    )
     return ConformanceReport(spec.name, str(spec.fault_model), run_cases(cases, progress))

@@ -1,5 +1,6 @@
 """Quorums, certificates, digests and the right to sign, broken on purpose."""
 
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
 
@@ -11,7 +12,7 @@ from bftkit.core.engine import EngineContext
 from bftkit.core.epoch import Limits
 from bftkit.core.ids import digest_of
 from bftkit.core.membership import Member, Membership
-from bftkit.core.quorum import FaultModel
+from bftkit.core.quorum import FaultModel, Quorum
 from bftkit.core.statement import Statement
 from bftkit.replica.messages import StableCheckpoint, message_problem
 from bftkit.replica.records import StepRecord
@@ -21,23 +22,26 @@ from bftkit.testing.mutants import Check, Mutant, Schedules, doing_nothing
 from bftkit.testing.solo import solo_spec
 
 
-def _smaller_quorum(original: Any) -> Any:
-    real = original.__func__
+def _thresholds(change: Callable[[Quorum], Quorum]) -> Any:
+    """Make what replaces `Quorum.of` by one with other thresholds."""
 
-    def of(cls: Any, fault_model: FaultModel, members: int) -> Any:
-        quorum = real(cls, fault_model, members)
-        return msgspec.structs.replace(quorum, quorum=max(1, quorum.quorum - 1))
+    def make(original: Any) -> Any:
+        real = original.__func__
+        return classmethod(lambda cls, fault_model, members: change(real(cls, fault_model, members)))
 
-    return classmethod(of)
+    return make
 
 
-def _half(original: Any) -> Any:
-    real = original.__func__
+def _smaller_quorum(quorum: Quorum) -> Quorum:
+    return msgspec.structs.replace(quorum, quorum=max(1, quorum.quorum - 1))
 
-    def of(cls: Any, fault_model: FaultModel, members: int) -> Any:
-        return msgspec.structs.replace(real(cls, fault_model, members), quorum=max(1, members >> 1))
 
-    return classmethod(of)
+def _half(quorum: Quorum) -> Quorum:
+    return msgspec.structs.replace(quorum, quorum=max(1, quorum.members >> 1))
+
+
+def _smaller_weak_quorum(quorum: Quorum) -> Quorum:
+    return msgspec.structs.replace(quorum, weak=max(1, quorum.weak - 1))
 
 
 def _one_vote(original: Any) -> Any:
@@ -95,16 +99,6 @@ def _look_at_the_low_mark() -> str | None:
     return None
 
 
-def _smaller_weak_quorum(original: Any) -> Any:
-    real = original.__func__
-
-    def of(cls: Any, fault_model: FaultModel, members: int) -> Any:
-        quorum = real(cls, fault_model, members)
-        return msgspec.structs.replace(quorum, weak=max(1, quorum.weak - 1))
-
-    return classmethod(of)
-
-
 def _without_roots(original: Any) -> Any:
     return property(lambda checkpoint: digest_of("checkpoint", (checkpoint.height, checkpoint.log_root)))
 
@@ -118,7 +112,7 @@ MUTANTS = (
         "quorum: one too small",
         "Two quorums share f members in place of f + 1 (PBFT §4.2).",
         "bftkit.core.quorum:Quorum.of",
-        _smaller_quorum,
+        _thresholds(_smaller_quorum),
         (
             Schedules(profile=SPLIT, liar="equivocating"),
             Schedules(profile=msgspec.structs.replace(SPLIT, liars=1, twins=True)),
@@ -128,7 +122,7 @@ MUTANTS = (
         "quorum: half of the members",
         "A quorum of n / 2, of which there are two at once.",
         "bftkit.core.quorum:Quorum.of",
-        _half,
+        _thresholds(_half),
         (Schedules(profile=SPLIT), Schedules(profile=SPLIT, liar="equivocating")),
     ),
     Mutant(
@@ -177,7 +171,7 @@ MUTANTS = (
         "quorum: f members are believed",
         "What f members say alike is taken for true, though all of them may lie.",
         "bftkit.core.quorum:Quorum.of",
-        _smaller_weak_quorum,
+        _thresholds(_smaller_weak_quorum),
         (Schedules(profile=msgspec.structs.replace(SPLIT, partitions=0, cuts=0), liar="boasting"),),
     ),
     Mutant(

@@ -15,7 +15,7 @@ from bftkit.replica.execution import Answer, Executor
 from bftkit.replica.log_reads import BatchReads
 from bftkit.replica.read_queue import ReadQueue
 from bftkit.testing.mutant_catalogue.schedules import LYING, READING
-from bftkit.testing.mutants import Check, Mutant, Schedules
+from bftkit.testing.mutants import Check, Mutant, Schedules, agreeing_at_once
 from bftkit.wire.auth import SigningKey, verify
 
 KEY = SigningKey(bytes(range(32)))
@@ -51,14 +51,6 @@ def _look_at_late_readers() -> str | None:
     queue.add("late", 0)
     queue.ready(ReadReady(1, 5), 0)
     return "somebody reads who came after the question" if "late" in queue.due(5) else None
-
-
-def _one_answer(original: Any) -> Any:
-    def agreed(self: Any, read: Any, replica: int, payload: Any) -> bool:
-        original(self, read, replica, payload)
-        return True
-
-    return agreed
 
 
 def _any_question(original: Any) -> Any:
@@ -140,7 +132,7 @@ MUTANTS = (
         "reads: one answer is enough in a byzantine group",
         "A client takes the first answer to a read, whoever gives it.",
         "bftkit.runtime.ordered_reads:OrderedReads._agreed",
-        _one_answer,
+        agreeing_at_once,
         (Schedules(profile=LYING),),
     ),
     Mutant(

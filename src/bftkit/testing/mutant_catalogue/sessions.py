@@ -9,7 +9,7 @@ from bftkit.core.quorum import FaultModel, Quorum
 from bftkit.replica.client_messages import SessionOpened
 from bftkit.runtime.client_session import ClientSession
 from bftkit.testing.mutant_catalogue.schedules import AWAY, CRASHES, REPEATING
-from bftkit.testing.mutants import Check, Mutant, Schedules, doing_nothing
+from bftkit.testing.mutants import Check, Mutant, Schedules, agreeing_at_once, doing_nothing
 from bftkit.wire.auth import SigningKey
 
 
@@ -65,14 +65,6 @@ def _own_time(original: Any) -> Any:
         return answer if height is None else msgspec.structs.replace(answer, height=height + 1)
 
     return admit
-
-
-def _one_answer(original: Any) -> Any:
-    def agreed(self: Any, run: Any, replica: int, payload: Any) -> bool:
-        original(self, run, replica, payload)
-        return True
-
-    return agreed
 
 
 def _look_at_invented_answers() -> str | None:
@@ -161,7 +153,7 @@ MUTANTS = (
         "client: one answer is enough",
         "A client takes the first answer for the result, whoever gives it.",
         "bftkit.runtime.client_session:ClientSession._agreed",
-        _one_answer,
+        agreeing_at_once,
         (Check(_look_at_invented_answers),),
     ),
 )

@@ -1,0 +1,51 @@
+"""What quorum certificates are made of, behind a small interface.
+
+A certificate is always the library's `QuorumCertificate`: one statement, a bit map of signers, signatures. A scheme
+says how votes become one, when one is well-formed, and which signatures inside it are to be verified.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from bftkit.core.certificate import QuorumCertificate, certificate_problem
+from bftkit.core.membership import Membership
+from bftkit.core.statement import Claim
+from bftkit.core.votes import VoteTally
+
+
+class CertificateScheme(Protocol):
+    """How a quorum's votes for one block are shown to others."""
+
+    def tally(self, members: int) -> VoteTally:
+        """Return an empty count of the votes in one round."""
+        ...
+
+    def problem(self, certificate: QuorumCertificate, membership: Membership, threshold: int) -> str | None:
+        """Say what is wrong with the form of a certificate, or None."""
+        ...
+
+    def claims(self, certificate: QuorumCertificate) -> Iterable[Claim]:
+        """List the signatures inside a certificate, to be verified."""
+        ...
+
+
+class Ed25519Certificates:
+    """One signature for each signer: what verified votes hold already."""
+
+    def tally(self, members: int) -> VoteTally:
+        """Return an empty count of the votes in one round."""
+        return VoteTally(members)
+
+    def problem(self, certificate: QuorumCertificate, membership: Membership, threshold: int) -> str | None:
+        """Say what is wrong with the form of a certificate, or None."""
+        return certificate_problem(certificate, membership, threshold)
+
+    def claims(self, certificate: QuorumCertificate) -> Iterable[Claim]:
+        """List the signatures inside a certificate, to be verified."""
+        return certificate.claims()
+
+
+ED25519 = Ed25519Certificates()
+
+SCHEMES: Mapping[str, CertificateScheme] = {"ed25519": ED25519}
+"""Every scheme by the name that the option `certificates` has for it."""

@@ -1,0 +1,12 @@
+"""HotStuff, broken on purpose; see `bftkit.testing.mutants`."""
+
+from bftkit_hotstuff.mutants import certificates, chains, restarts, rounds, votes
+
+MUTANTS = (
+    *votes.MUTANTS,
+    *chains.MUTANTS,
+    *rounds.MUTANTS,
+    *certificates.MUTANTS,
+    *restarts.MUTANTS,
+)
+"""All of them."""

@@ -1,0 +1,105 @@
+"""What a replica knows after a crash."""
+
+from bftkit.core.inputs import Stable
+from bftkit.core.outputs import Persist
+from bftkit_hotstuff.messages import GENESIS_QC, Proposal, Timeout, Vote, round_of
+from tests.plugins.hotstuff.lone import Lone, commits, sent
+from tests.plugins.hotstuff.parts import batch, block_on, chain_of, checkpoint_at, tc_for
+
+A, B = batch("a"), batch("b")
+
+
+def test_the_last_vote_binds():
+    replica = Lone()
+    replica.have(A, B)
+    (vote,) = sent(replica.see(block_on(None, 1, [A])), Vote)
+    again = replica.again()
+    again.have(A, B)
+    assert again.state.voted_round == 1
+    assert not sent(again.see(block_on(None, 1, [B])), Vote)
+    assert sent(again.fire("retransmit", after=300), Vote) == [vote], "the same may be said again"
+
+
+def test_a_round_that_was_given_up_stays_given_up():
+    replica = Lone(members=7)
+    for sender in (1, 2, 3):
+        replica.hear(sender, Timeout(1, GENESIS_QC, None))
+    again = replica.again()
+    assert again.state.has_given_up
+    assert not sent(again.see(block_on(None, 1, members=7)), Vote)
+
+
+def test_the_newest_certificate_and_the_round_come_back():
+    replica, chain = Lone(), chain_of(3)
+    replica.have(*(ref for block in chain for ref in block.refs))
+    for block in chain:
+        replica.see(block)
+    again = replica.again()
+    assert (again.state.round, round_of(again.state.high_qc)) == (3, 2)
+    assert again.state.committed == 1, "what the certificates decide is decided again"
+
+
+def test_a_timeout_certificate_comes_back_with_the_vote_that_rested_on_it():
+    replica = Lone()
+    replica.have(A)
+    assert sent(replica.see(block_on(None, 3, [A]), tc_for(2)), Vote)
+    again = replica.again()
+    assert again.state.round == 3
+    assert again.state.entry_tc == tc_for(2)
+
+
+def test_a_newer_certificate_than_the_block_has_is_in_the_record():
+    replica, chain = Lone(), chain_of(1)
+    replica.have(A)
+    replica.certify(chain[0])
+    replica.see(block_on(None, 4, [A]), tc_for(3))
+    again = replica.again()
+    assert round_of(again.state.high_qc) == 1
+
+
+def test_a_leader_says_its_own_proposal_again_and_no_other():
+    leader = Lone(own=1)
+    leader.have(A)
+    (first,) = sent(leader.outputs, Proposal)
+    again = leader.again()
+    again.have(A, B)
+    assert not sent(again.outputs, Proposal)
+    (said,) = sent(again.fire("retransmit", after=300), Proposal)
+    assert said.statement() == first.statement()
+
+
+def test_the_lock_comes_back():
+    replica, chain = Lone(rules="three_chain"), chain_of(3)
+    replica.have(*(ref for block in chain for ref in block.refs))
+    for block in chain:
+        replica.see(block)
+    assert replica.state.lock is not None
+    assert round_of(replica.state.lock) == 1
+    assert replica.again().state.lock == replica.state.lock
+
+
+def test_one_record_replaces_all_others():
+    replica, chain = Lone(), chain_of(7)
+    replica.have(*(ref for block in chain for ref in block.refs))
+    for block in chain:
+        replica.see(block)
+    out = replica.step(Stable(0, checkpoint_at(4)))
+    assert [one.replaces_earlier for one in out if isinstance(one, Persist)] == [True]
+    assert len(replica.records) == 1
+    again = replica.again()
+    for name in ("round", "voted_round", "voted_block", "high_qc", "tc", "lock", "gave_up"):
+        assert getattr(again.state, name) == getattr(replica.state, name), name
+    assert set(again.state.tree.nodes) == set(replica.state.tree.nodes)
+    assert again.state.committed == replica.state.committed
+    assert commits(again.outputs) == [5]
+
+
+def test_records_of_what_is_stable_by_now_are_left_behind():
+    replica, chain = Lone(), chain_of(6)
+    replica.have(*(ref for block in chain for ref in block.refs))
+    for block in chain:
+        replica.see(block)
+    later = Lone(records=replica.records, checkpoint=checkpoint_at(4))
+    assert all(node.height > 4 for node in later.state.tree.nodes.values())
+    assert later.state.committed == 4
+    assert later.state.voted_round == 6
