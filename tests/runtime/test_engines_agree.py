@@ -26,7 +26,7 @@ ENGINES = {
     "solo": (1, {}),
     "raft": (3, {"election_timeout_ms": 200, "heartbeat_ms": 20}),
     "pbft": (4, {"view_timeout_ms": 400}),
-    "hotstuff": (4, {"view_timeout_ms": 400, "leaders": "reputation"}),
+    "hotstuff": (4, {"view_timeout_ms": 400}),
 }
 """For each engine, how many members it has here, and its options."""
 
