@@ -15,8 +15,11 @@ class HotStuffOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     rules: Literal["jolteon", "three_chain"] = "jolteon"
     """Which rules for voting and committing: Jolteon's (FC'22, two chains), or HotStuff's (PODC'19, three chains)."""
-    leaders: Literal["round_robin", "reputation"] = "round_robin"
-    """Who leads: all in turn, or of those in turn only the ones that voted for what was committed lately."""
+    leaders: Literal["reputation", "round_robin"] = "reputation"
+    """Who leads: of all in turn only the ones that voted for what was committed lately, or really all.
+
+    By reputation a member that is down costs one timeout; in turn it costs one each time that it should lead.
+    """
     certificates: Literal["ed25519"] = "ed25519"
     """What quorum certificates are made of."""
     batches_per_block: int = 64

@@ -4,7 +4,7 @@ import pytest
 
 from bftkit.testing.simulation import run_schedule
 
-THREE_CHAIN = (("rules", "three_chain"),)
+THREE_CHAIN = (("leaders", "round_robin"), ("rules", "three_chain"))
 REPUTATION = (("leaders", "reputation"),)
 
 ONCE_RED = [

@@ -30,11 +30,10 @@ from bftkit.storage.memory import MemoryStorage
 pytestmark = pytest.mark.anyio
 
 FAST = {"view_timeout_ms": 400}
-OPTIONS = {"hotstuff": {"leaders": "reputation"}}  # a member that is down does not cost a timeout each turn
 
 
 def four(factory=Counter, **options: Any) -> Cluster:
-    cluster = Cluster.in_memory(4, factory, options=FAST | OPTIONS.get(options.get("engine", ""), {}), **options)
+    cluster = Cluster.in_memory(4, factory, options=FAST, **options)
     cluster.tuning = ReplicaTuning(progress_ms=20, sync_grace_ms=20, fetch_retry_ms=20, snapshot_positions=8)
     return cluster
 

@@ -100,11 +100,11 @@ def twins(
 
 
 def _options(engine: str, settings: tuple[tuple[str, str], ...]) -> Any:
-    """Return an engine's options, or None where all have their defaults."""
+    """Return an engine's options, or None where none is set."""
     from bftkit.plugins import load_engine
-    from bftkit.testing.specs import options_of
+    from bftkit.testing.specs import scripted_options
 
-    return options_of(load_engine(engine), settings) if settings else None
+    return scripted_options(load_engine(engine), settings) if settings else None
 
 
 def _most_twins(engine: str, members: int) -> int:

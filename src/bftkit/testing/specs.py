@@ -20,6 +20,9 @@ SHORT_TIMEOUTS_MS = {"view_timeout_ms": 400, "election_timeout_ms": 200, "heartb
 Settings = tuple[tuple[str, str], ...]
 """Names and values of an engine's options, as text, where they are not to have their defaults."""
 
+_LISTED: Settings = (("leaders", "round_robin"),)
+"""What an engine is told that would choose leaders by itself."""
+
 
 def spec_of(engine: str | EngineSpec) -> EngineSpec:
     """Return the engine that is meant; EngineError where none of this name is installed."""
@@ -41,6 +44,12 @@ def usual_options(spec: EngineSpec, settings: Settings = ()) -> Any:
     fields = spec.options_type.__struct_fields__
     short = tuple((name, str(ms)) for name, ms in SHORT_TIMEOUTS_MS.items() if name in fields)
     return options_of(spec, (*short, *settings))
+
+
+def scripted_options(spec: EngineSpec, settings: Settings = ()) -> Any:
+    """Return the options of an engine whose leaders somebody lists: it chooses none by itself, unless it is told to."""
+    fields = spec.options_type.__struct_fields__
+    return options_of(spec, (*(each for each in _LISTED if each[0] in fields), *settings))
 
 
 def options_of(spec: EngineSpec, settings: Settings) -> Any:

@@ -23,6 +23,7 @@ from bftkit.testing.checkers import Violation
 from bftkit.testing.engine_group import START, EngineGroup
 from bftkit.testing.group_settings import GroupSettings
 from bftkit.testing.message_sorts import sort_of
+from bftkit.testing.specs import scripted_options
 from bftkit.testing.twins_scenarios import VIEW_CHANGES, Scenario, instance_name
 
 _LEARNT = (CommitEntry, CheckpointCertificate)
@@ -117,6 +118,7 @@ class _Play:
         listed = tuple(view.leader for view in scenario.views)
         honest = tuple(range(scenario.twins, scenario.members)) or tuple(range(scenario.members))
         leaders = _Leaders(listed, honest)
+        options = scripted_options(spec) if options is None else options
         settings = GroupSettings(options=options, leaders=leaders, invariants=True, traced=traced)
         self.group = EngineGroup(spec, scenario.members, timing.seed, identity=self._identity, settings=settings)
         for instance in self.group.instances:

@@ -43,7 +43,7 @@ from tests.plugins.hotstuff.parts import (
     tc_for,
 )
 
-CONTEXT = context_of(0, 4, batches_per_block=2)
+CONTEXT = context_of(0, 4, batches_per_block=2, leaders="round_robin")
 A, B, C = batch("a"), batch("b"), batch("c")
 CHAIN = chain_of(3)
 FIRST, SECOND = CHAIN[:2]

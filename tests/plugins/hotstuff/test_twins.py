@@ -6,7 +6,11 @@ from bftkit.testing.mutants import applied, load_mutants
 from bftkit.testing.twins import TwinsPlan, run_twins
 from bftkit_hotstuff.config import HotStuffOptions
 
-OPTIONS = [HotStuffOptions(), HotStuffOptions(rules="three_chain"), HotStuffOptions(leaders="reputation")]
+OPTIONS = [
+    HotStuffOptions(leaders="round_robin"),
+    HotStuffOptions(leaders="round_robin", rules="three_chain"),
+    HotStuffOptions(leaders="reputation"),
+]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: f"{options.rules}, {options.leaders}")
