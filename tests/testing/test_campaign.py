@@ -139,11 +139,11 @@ def test_without_a_size_a_group_is_as_large_as_usual_or_as_the_engine_takes():
 def test_broken_rules_are_findings_in_order_with_the_command_that_shows_them(broken):
     expected = [
         Finding(seed, 1, text, f"bftkit sim replay {seed} --engine solo --replicas 1 --profile crash")
-        for seed in range(90)
+        for seed in range(150)
         for text in run_schedule(seed, **SOLO, profile="crash").violations
     ]
-    assert 1 < len(expected) < 90
-    result = run_campaign(range(90), **SOLO, profile="crash", executor=Lazy(2), portion=3)
+    assert 1 < len(expected) < 150
+    result = run_campaign(range(150), **SOLO, profile="crash", executor=Lazy(2), portion=3)
     assert not result.ok
     assert result.figures.findings == expected
     assert result.figures.violated == len({each.seed for each in expected})

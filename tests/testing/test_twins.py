@@ -170,7 +170,7 @@ AIMED = TwinsPlan("pbft", losses=("", VOTES), aimed=True, seed=3)
         (empty_new_view, SHUFFLED, "votes against what view|another one"),
         (oldest_certificate, AIMED, "votes against what view|another one"),
         (second_vote, SHUFFLED, "must not get"),
-        (forgetful_restart, RESTARTS, "must not get|another one"),
+        (forgetful_restart, RESTARTS, "must not get|another one|falls"),
         (no_timers, SHUFFLED, "not everything is ordered"),
         (lonely_suspicion, SHUFFLED, "not everything is ordered"),
     ],

@@ -71,7 +71,7 @@ MUTANTS = (
         "A decided position is taken from a peer without a look at the votes of its proof.",
         "bftkit_hotstuff.check:commit_problem",
         _thin_decision,
-        (rough(liar="corrupt answers", count=400),),
+        (rough(liar="thin certificates"),),
     ),
     Mutant(
         "hotstuff: one signer is enough",

@@ -14,7 +14,7 @@ from bftkit.core.batch import BatchBody
 from bftkit.core.inputs import Received, TimerFired
 from bftkit.core.outputs import Broadcast, CancelTimer, ReadReady, Send, SetTimer
 from bftkit.core.statement import SignedMessage, statement_bytes
-from bftkit.errors import BftkitError, StorageError, StorageFull, WireError
+from bftkit.errors import StorageError, StorageFull, WireError
 from bftkit.replica.execution import Executor
 from bftkit.replica.gate import DurabilityGate
 from bftkit.replica.inputs import PeerDown, PeerUp
@@ -67,9 +67,6 @@ SYNC_TIMER = "node/sync"
 
 MEMORY_BYTES = 8_192
 """Bodies kept beside the log: few, so that they are read back from it."""
-
-_MISTAKES = (BftkitError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What the code of a member may raise that nobody planned."""
 
 
 class SimulatedNode:
@@ -237,7 +234,7 @@ class SimulatedNode:
                 self.world.stopped(self, str(error))
             else:
                 raise Violation(f"n{self.index} stops: {error}") from error
-        except _MISTAKES as error:
+        except Exception as error:
             if isinstance(error.__cause__, Violation):
                 # Found while the application executed; the executor takes everything for the application's fault.
                 raise error.__cause__ from None

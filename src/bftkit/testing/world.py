@@ -150,9 +150,7 @@ class World:
         """Which disks may rot: no more members lose their memory than may lie."""
         self.network = self._network(journal)
         self.network.liars = self._liars
-        self.clients = [
-            SimulatedClient(self, number, f"client {number}", profile.envelopes) for number in range(profile.clients)
-        ]
+        self.clients = self._make_clients()
         self._by_key = {client.public_key: client for client in self.clients}
         plan = draw_faults(profile, replicas, self.choices.random("plan"))
         self.faults = chosen_faults(plan, self.choices.crash)
@@ -162,6 +160,10 @@ class World:
         return FaultAtlas(
             len(self.instances), self.tolerated, random, spare=self.profile.spare, faulty=self.checkers.suspects
         )
+
+    def _make_clients(self) -> list[SimulatedClient]:
+        envelopes = self.profile.envelopes
+        return [SimulatedClient(self, number, f"client {number}", envelopes) for number in range(self.profile.clients)]
 
     def _network(self, journal: Journal | None) -> Network:
         return Network(
