@@ -114,6 +114,15 @@ class BlockTree:
             self.decided[node.height] = node.id
             node = self.nodes.get(node.header.parent)
 
+    def learn_tip(self, tip: Header) -> None:
+        """Take note of the block at the committed height, which was not known."""
+        self.tip = tip
+        if self.committed == self.low:
+            self.anchor = tip
+        else:
+            self.decided[self.committed] = tip.id
+        self.prune()
+
     def is_orphan(self, header: Header) -> bool:
         """Say whether a block is known not to be on the committed branch, nor to stand on it."""
         if header.height <= self.committed:

@@ -47,9 +47,13 @@ def on_synced(state: State, event: Synced) -> list[EngineOutput]:
         note_ordered(state, ref)
     if event.proof is not None and event.proof.certificate is not None:
         take_qc(state, event.proof.certificate, out)
+    tip = proved_block(event.position, event.proof)
+    if event.position == state.committed and state.tree.tip is None and tip is not None:
+        state.tree.learn_tip(tip)
+        recall(state, tip)
+        return out
     if event.position <= state.committed:
         return out
-    tip = proved_block(event.position, event.proof)
     recall(state, tip)
     state.tree.jump(event.position, tip)
     state.tree.prune()

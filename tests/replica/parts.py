@@ -276,6 +276,10 @@ class Host:
                 body = open_body(*split_body(record.payload))
                 self.bodies[body.ref.digest] = body
         self.gate = DurabilityGate(self._append, next_index - 1)
+        self.durable = len(self.records)
+        """How many records are on the disk."""
+        self.durable_when_saved = 0
+        """How many were when the last snapshot was saved."""
         self.now = 0
         self.sent: deque[tuple[int, Any]] = deque()
         self.outputs: list[Any] = []
@@ -338,6 +342,7 @@ class Host:
         queue = deque(ready)
         while queue or self.gate.has_unsynced or self.gate.needs_sync:
             if not queue:
+                self.durable = len(self.records)
                 queue.extend(self.gate.durable(self.records[-1].index if self.records else 0))
                 continue
             output = queue.popleft()
@@ -389,6 +394,7 @@ class Host:
                 return [Executed(self.now, job.position, *roots)]
             case SaveSnapshot(certificate):
                 self.saved = (certificate, self.kept.pop(certificate.position))
+                self.durable_when_saved = self.durable
                 return [SnapshotSaved(self.now, certificate, len(self.saved[1]))]
             case InstallSnapshot(certificate, data):
                 whole, before = b"".join(data), self.executor.snapshot()

@@ -7,7 +7,7 @@ import pytest
 
 from bftkit.core.checkpoint import CheckpointCertificate
 from bftkit.core.ids import canonical
-from bftkit.core.inputs import Available, Synced
+from bftkit.core.inputs import Available, Stable, Synced
 from bftkit.core.log import CommitEntry, CommitProof
 from bftkit.core.outputs import Broadcast, Persist
 from bftkit.errors import CorruptLog
@@ -22,6 +22,7 @@ from tests.replica.parts import (
     batch_of,
     body_of,
     certified,
+    checkpoint_at,
     envelope,
     open_session,
     settings_of,
@@ -81,6 +82,35 @@ def test_what_was_decided_is_executed_again_in_every_prefix_of_the_log():
     assert again.executor.roots() == roots
     assert again.replica.checkpoints.stable.position == 4
     assert again.engine.told(Synced)[0].position == 6
+
+
+def test_an_engine_is_told_again_what_was_decided_last_in_every_prefix_of_the_log():
+    """Also at the stable checkpoint itself, whose record may be all that is left of its turn."""
+    host = fresh()
+    for position in range(1, 6):
+        body = body_of(str(position))
+        host.hear(1, body)
+        host.executing = False
+        host.commit(body, proof=CommitProof(links=b"%d" % position))
+    stable = canonical(certified(checkpoint_at(4, 4)))
+    host.records.append(LoggedRecord(host.records[-1].index + 1, RecordKind.STABLE, host.settings.epoch, stable))
+    for length in range(len(host.records) + 1):
+        again = host.restarted(length)
+        again.executing = False
+        again.start()
+        last = again.replica.commits.position
+        told = [(event.position, event.proof.links) for event in again.engine.told(Synced)]
+        assert told == ([(last, b"%d" % last)] if last else [])
+
+
+def test_a_snapshot_is_saved_behind_the_record_of_what_the_engine_knew_at_it():
+    """Whoever starts from a snapshot must find the engine's record of its position: no log holds the decision then."""
+    host = fresh(snapshot_positions=4)
+    host.engine.react = lambda event: [Persist(Mark(7), replaces_earlier=True)] if isinstance(event, Stable) else []
+    execute_some(host, 4)
+    make_stable(host, 4)
+    assert host.saved is not None
+    assert host.restarted(host.durable_when_saved).engine.records == [Mark(7)]
 
 
 def test_signatures_are_remembered_in_every_prefix():

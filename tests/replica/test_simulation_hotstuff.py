@@ -12,6 +12,7 @@ ONCE_RED = [
     (23, 4, "all", THREE_CHAIN, "a vote of before a crash was said after the round had been given up"),
     (109, 4, "byzantine", THREE_CHAIN, "a proof led over more blocks than the window has"),
     (18, 4, "all", REPUTATION, "nobody knew the leader after a restart, and nobody gave the round up"),
+    (1_064, 4, "all", (), "a snapshot was saved before the record that names the block at its position"),
     (138, 4, "all", REPUTATION, "members without the history led just when two rounds in a row were needed"),
 ]
 

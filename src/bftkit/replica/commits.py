@@ -127,5 +127,10 @@ class CommitLog:
         """Count the decided positions that the application has not reported."""
         return self.position - self.executed
 
+    @property
+    def newest(self) -> CommitEntry | None:
+        """Return the last decided position that is kept."""
+        return self._entries[-1] if self._entries else None
+
     def __iter__(self) -> Iterator[CommitEntry]:
         return iter(self._entries)

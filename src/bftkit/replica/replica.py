@@ -69,6 +69,8 @@ class Replica:
         """Log index of the newest step record that replaces earlier ones."""
         self.pending_snapshots: deque[int] = deque(maxlen=STATES_KEPT)
         """Positions whose states the shell keeps until one of them is stable, ascending."""
+        self._snapshot_due: CheckpointCertificate | None = None
+        """What is to be saved at the end of this turn."""
         self.snapshot: tuple[CheckpointCertificate, int] | None = None
         """Newest durable snapshot and its size, for those who lag."""
         self.older_snapshot: tuple[CheckpointCertificate, int] | None = None
@@ -114,8 +116,9 @@ class Replica:
         lost = tuple(ref for ref in decided if not self.payloads.is_known(ref.digest))
         dissemination.fetch(self, lost, ())
         self._translate(self.engine.start(now))
-        if self.commits.position > self.checkpoints.stable.position:
-            newest = list(self.commits)[-1]
+        newest = self.commits.newest
+        if newest is not None and newest.position >= self.checkpoints.stable.position:
+            # At the checkpoint itself, too: its engine may have been torn off before it recorded what stands there.
             self.tell_engine(Synced(now, newest.position, decided, newest.proof))
         waiting = tuple(uncommitted)
         for ref in waiting:
@@ -165,6 +168,10 @@ class Replica:
     def _finish(self) -> list[ReplicaOutput]:
         while self._engine_inputs and not self.halted:
             self._translate(self.engine.step(self._engine_inputs.popleft()))
+        if self._snapshot_due is not None:
+            # Behind the engine's record: whoever starts from this snapshot must find what the engine knew at it.
+            self.emit(SaveSnapshot(self._snapshot_due))
+            self._snapshot_due = None
         if not self.halted:
             # Whatever brought the own batches on, a decision or a proof of one, there may be room for more.
             dissemination.close_batches(self)
@@ -355,7 +362,7 @@ class Replica:
             last = self.pending_snapshots.popleft()
         if last == position:
             self.commits.snapshot_kept()
-            self.emit(SaveSnapshot(certificate))
+            self._snapshot_due = certificate
         elif last is not None:
             self.commits.snapshot_lost()
 

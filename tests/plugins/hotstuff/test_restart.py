@@ -1,10 +1,12 @@
 """What a replica knows after a crash."""
 
-from bftkit.core.inputs import Stable
+from bftkit.core.inputs import Stable, Synced
+from bftkit.core.log import CommitProof
 from bftkit.core.outputs import Persist
+from bftkit_hotstuff.check import links_of
 from bftkit_hotstuff.messages import GENESIS_QC, Proposal, Timeout, Vote, round_of
 from tests.plugins.hotstuff.lone import Lone, commits, sent
-from tests.plugins.hotstuff.parts import batch, block_on, chain_of, checkpoint_at, tc_for
+from tests.plugins.hotstuff.parts import batch, block_on, chain_of, checkpoint_at, qc_for, tc_for
 
 A, B = batch("a"), batch("b")
 
@@ -103,3 +105,19 @@ def test_records_of_what_is_stable_by_now_are_left_behind():
     assert all(node.height > 4 for node in later.state.tree.nodes.values())
     assert later.state.committed == 4
     assert later.state.voted_round == 6
+
+
+def test_the_block_at_the_checkpoint_is_learnt_from_the_proof_that_decided_it():
+    """The record that names it may be torn off behind the checkpoint's own: then only the log knows."""
+    replica, chain = Lone(), chain_of(4)
+    replica.have(*(ref for block in chain for ref in block.refs))
+    for block in chain:
+        replica.see(block)
+    later = Lone(records=replica.records, checkpoint=checkpoint_at(3))
+    assert later.state.tree.header(chain[2].header().id) is None
+    links = links_of([chain[3].header(), chain[2].header()])
+    later.step(Synced(0, 3, (), CommitProof(qc_for(chain[3]), links)))
+    assert later.state.tree.tip == later.state.tree.anchor == chain[2].header()
+    assert later.state.history[-1].height == 3
+    later.step(Synced(0, 3, (), None))
+    assert later.state.tree.tip == chain[2].header()

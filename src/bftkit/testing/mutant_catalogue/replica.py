@@ -8,7 +8,7 @@ from bftkit.batteries.counter import Counter
 from bftkit.core.batch import CommittedBatch
 from bftkit.core.outputs import Broadcast, Send
 from bftkit.replica.messages import SnapshotChunk
-from bftkit.replica.outputs import Append
+from bftkit.replica.outputs import Append, SaveSnapshot
 from bftkit.replica.records import RecordKind
 from bftkit.testing.mutant_catalogue.schedules import AWAY, BUSY, CRASHES, SPLIT
 from bftkit.testing.mutants import Check, Mutant, Schedules, doing_nothing
@@ -51,6 +51,13 @@ def _without(kind: RecordKind) -> Any:
         return lambda self, record: None if record.kind == kind else original(self, record)
 
     return make
+
+
+def _snapshots_first(original: Any) -> Any:
+    def finish(self: Any) -> Any:
+        return sorted(original(self), key=lambda output: not isinstance(output, SaveSnapshot))
+
+    return finish
 
 
 def _no_oldest(original: Any) -> Any:
@@ -197,6 +204,13 @@ MUTANTS = (
         "bftkit.replica.mempool:Mempool.close_batches",
         _without_end,
         (Schedules(profile=msgspec.structs.replace(BUSY, partitions=6)),),
+    ),
+    Mutant(
+        "replica: snapshots are saved ahead of the engine's record",
+        "A state is durable before what the engine knew at its position, and whoever starts from it knows too little.",
+        "bftkit.replica.replica:Replica._finish",
+        _snapshots_first,
+        (Schedules("hotstuff", first=1_064, count=1), Schedules("hotstuff", profile=CRASHES, count=400)),
     ),
     Mutant(
         "recovery: decided positions are forgotten",
