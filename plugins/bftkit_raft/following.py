@@ -88,11 +88,20 @@ def take_entries(state: State, message: AppendEntries, out: list[EngineOutput]) 
                 return False  # a leader that was deposed, and does not know: what is decided stays
         known += 1
     reached = previous + known
-    if reached > state.matched and reached <= log.last:
+    term = entries[known - 1].term if known else message.previous_term
+    if state.matched < reached <= log.last and log_reaches(state, reached, term):
         drop_deferred_through(state, reached)
     defer(state, reached, entries[known:])
     append_complete(state, out)
     return True
+
+
+def log_reaches(state: State, position: int, term: int) -> bool:
+    """Say whether the log itself, and not only what is deferred, holds the leader's entry at a position (Raft §3.5).
+
+    Of an earlier leader there may be others still, in the place of those that wait for their bodies.
+    """
+    return position <= state.commit or state.log.term_at(position) == term
 
 
 def drop_deferred_through(state: State, position: int) -> None:

@@ -59,7 +59,10 @@ def next_round(state: State) -> None:
     """Begin a broadcast: whoever answers it has taken this member for the leader after now (Raft §6.4)."""
     state.round += 1
     if state.options.lease_reads:
-        state.round_sent_at.append((state.round, state.now))
+        sent = state.round_sent_at
+        while sent and sent[0][1] + state.options.lease_ms <= state.now:
+            sent.popleft()  # a lease from then on would be over
+        sent.append((state.round, state.now))
 
 
 def send_appends(state: State, out: list[EngineOutput]) -> None:

@@ -15,6 +15,7 @@ def adopt_term(state: State, term: int, out: list[EngineOutput]) -> None:
 
 def become_follower(state: State, leader: ReplicaIndex | None) -> None:
     """Follow a leader of the current term, or wait for one; whatever belonged to another role or leader is over."""
+    keep_promise(state)
     if state.leads:
         state.quiet_since = state.now
         for ref in state.pending:
@@ -30,6 +31,15 @@ def become_follower(state: State, leader: ReplicaIndex | None) -> None:
     # A transfer dies with the lead, however that ends (hashicorp/raft#696).
     state.handover = None
     state.reads.give_back()
+
+
+def keep_promise(state: State) -> None:
+    """With leases, vote for nobody else until the lease of the leader that was heard is over (Raft §6.4.1).
+
+    That leader counts on it, and does not know of the later term for which it is left.
+    """
+    if state.options.lease_reads and state.leader is not None and not state.leads:
+        state.no_vote_until = max(state.no_vote_until, state.heard_at + state.options.election_timeout_ms)
 
 
 def hears_leader(state: State) -> bool:

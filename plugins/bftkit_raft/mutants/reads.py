@@ -2,7 +2,13 @@
 
 from typing import Any
 
-from bftkit.testing.mutants import Mutant, Promise
+from bftkit.core.inputs import Received
+from bftkit.core.outputs import Send
+from bftkit.testing.mutants import Check, Mutant, Promise, doing_nothing
+from bftkit_raft import engine, replication
+from bftkit_raft.election import lead
+from bftkit_raft.messages import AppendEntries, AppendRejected, RequestVote, Vote
+from bftkit_raft.mutants.elections import member
 
 _READS = ["read 0", "read 1", "read 2"]
 
@@ -92,6 +98,41 @@ def _late_answers(seed: int) -> list[str]:
     ]
 
 
+def _a_promise_outlives_its_term() -> str | None:
+    """Whoever hears of a later term just after its leader votes for nobody until that leader's lease is over."""
+    state = member(5, lease_reads=True, clock_drift_percent=0)
+    wait = state.options.election_timeout_ms
+    engine.on_received(state, Received(state.now, 1, AppendEntries(2, 0, 0, (), 0, 1)))
+    engine.on_received(state, Received(state.now, 4, AppendRejected(3, 0, 0, 1, 0)))
+    for later, expected in ((wait - 1, False), (wait, True)):
+        state.now = later
+        out = engine.on_received(state, Received(later, 3, RequestVote(4 + later, 0, 0)))
+        votes = [one.message.granted for one in out if isinstance(one, Send) and isinstance(one.message, Vote)]
+        if votes != [expected]:
+            return f"{later} ms after its leader was heard, its vote is {votes}"
+    return None
+
+
+def _rounds_are_forgotten() -> str | None:
+    """A leader with leases that nobody asks for anything does not remember every round that it ever began."""
+    state = member(3, lease_reads=True)
+    lead(state)
+    rounds = 10_000
+    for _ in range(rounds):
+        state.now += state.options.heartbeat_ms
+        replication.next_round(state)
+    kept = len(state.round_sent_at)
+    return f"it remembers {kept} of {rounds} rounds" if kept > 100 else None
+
+
+def _with_every_round(original: Any) -> Any:
+    def next_round(state: Any) -> None:
+        state.round += 1
+        state.round_sent_at.append((state.round, state.now))
+
+    return next_round
+
+
 def _always_this_round(original: Any) -> Any:
     return lambda state, sender, term, round_: original(state, sender, term, state.round if state.leads else round_)
 
@@ -178,6 +219,20 @@ MUTANTS = (
         "bftkit_raft.reads:holds_lease",
         _in_spite_of_transfers,
         (Promise("raft", "reads", 3, story=_deposed_with_leases),),
+    ),
+    Mutant(
+        "raft: a promise ends with the term",
+        "A follower helps to replace a leader that holds a lease, because it has heard of a later term (Raft §6.4.1).",
+        "bftkit_raft.roles:keep_promise",
+        doing_nothing,
+        (Check(_a_promise_outlives_its_term),),
+    ),
+    Mutant(
+        "raft: every round is remembered",
+        "A leader with leases keeps when it began each round, for as long as it leads.",
+        "bftkit_raft.replication:next_round",
+        _with_every_round,
+        (Check(_rounds_are_forgotten),),
     ),
     Mutant(
         "raft: a restarted member votes at once",

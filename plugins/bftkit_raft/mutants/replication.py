@@ -2,12 +2,13 @@
 
 from typing import Any
 
+from bftkit.core.batch import BatchRef
 from bftkit.core.inputs import Received
 from bftkit.core.outputs import Persist, Send
 from bftkit.testing.mutants import Check, Mutant, Promise, Schedules, doing_nothing
-from bftkit_raft import election, replication
+from bftkit_raft import election, following, replication
 from bftkit_raft.commitment import commit_through
-from bftkit_raft.messages import AppendAccepted, Entry
+from bftkit_raft.messages import AppendAccepted, AppendEntries, Entry
 from bftkit_raft.mutants.elections import member
 from bftkit_raft.mutants.schedules import CALM, CRASHES, TERMS
 
@@ -52,6 +53,21 @@ def _copies_of_an_old_entry_are_not_enough() -> str | None:
     for peer in (1, 2):
         replication.on_append_accepted(state, Received(5_000, peer, AppendAccepted(4, 2, 1)))
     return f"position {state.commit} is committed" if state.commit else None
+
+
+def _what_an_earlier_leader_left_is_not_acknowledged() -> str | None:
+    """Entries that wait for bodies are not taken for those that an earlier leader left in their place."""
+    state = member(5)
+    state.term = 1
+    lost = BatchRef(bytes(range(32)), 1, 1, 1)
+    for term in (1, 1, 1):
+        state.append(Entry(term, ()))
+    following.on_append_entries(
+        state, Received(5_000, 1, AppendEntries(2, 0, 0, (Entry(2, (lost,)), Entry(2, ())), 0, 1))
+    )
+    out = following.on_append_entries(state, Received(5_001, 1, AppendEntries(2, 2, 2, (Entry(2, ()),), 0, 2)))
+    said = [one.message.position for one in out if isinstance(one, Send) and isinstance(one.message, AppendAccepted)]
+    return f"it acknowledges position {said[0]}" if any(said) else None
 
 
 def _unrecorded(original: Any) -> Any:
@@ -162,6 +178,13 @@ MUTANTS = (
         "bftkit_raft.following:is_same_before",
         lambda original: lambda state, message: message.previous_position <= state.log.last,
         (Schedules("raft", 3, TERMS), Promise("raft", "ordered", 5)),
+    ),
+    Mutant(
+        "raft: a stale tail counts as the leader's",
+        "While its leader's entries wait for bodies, a follower acknowledges what stands in their place (Raft §3.5).",
+        "bftkit_raft.following:log_reaches",
+        lambda original: lambda state, position, term: True,
+        (Check(_what_an_earlier_leader_left_is_not_acknowledged),),
     ),
     Mutant(
         "raft: a late message truncates",

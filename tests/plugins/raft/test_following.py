@@ -152,6 +152,21 @@ def test_nothing_is_truncated_for_an_entry_that_still_waits():
     assert log_of(lone) == [1, 2]
 
 
+def test_a_tail_of_an_earlier_leader_is_not_taken_for_what_is_deferred_in_its_place():
+    """Each of the leader's messages fits what waits, and none of them the log: nothing may be acknowledged (§3.5)."""
+    lone = Lone()
+    lone.append(0, 0, entry(1), entry(1), entry(1), entry(1))
+    lone.hear(2, AppendEntries(2, 0, 0, (entry(2, A), entry(2)), 0, 1))
+    out = lone.hear(2, AppendEntries(2, 2, 2, (entry(2, B),), 0, 1))
+    assert sent(out, AppendAccepted) in ([], [AppendAccepted(2, 0, 1)])
+    out = lone.hear(2, AppendEntries(2, 3, 2, (), 3, 2))
+    assert commits(out) == []
+    assert len(lone.state.deferred) == 3
+    lone.have(A, B)
+    assert log_of(lone) == [2, 2, 2]
+    assert [one.refs for one in lone.state.log.entries] == [(A,), (), (B,)]
+
+
 def test_what_is_deferred_dies_with_its_leader():
     lone = Lone()
     lone.hear(1, AppendEntries(1, 0, 0, (entry(1), entry(1, B)), 0, 1))

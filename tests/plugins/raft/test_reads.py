@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bftkit.core.inputs import Read
-from bftkit_raft.messages import AppendEntries, Reader, ReadIndex, ReadIndexReply, TimeoutNow
+from bftkit_raft.messages import AppendEntries, AppendRejected, Reader, ReadIndex, ReadIndexReply, TimeoutNow
 from bftkit_raft.roles import become_follower
 from tests.plugins.raft.lone import Lone, batch, index_of, reads, sent, sent_to
 from tests.plugins.raft.parts import elected, group_of, leader_of
@@ -227,6 +227,36 @@ def test_a_lease_dies_with_the_lead():
     lone = leased()
     become_follower(lone.state, None)
     assert lone.state.lease_from is None
+
+
+def test_a_promise_outlives_the_term_in_which_it_was_given():
+    """A rejection of an earlier time brings a later term: the leader that was heard may still serve reads."""
+    lone = Lone(lease_reads=True)
+    lone.append(0, 0, term=2, leader=1)
+    lone.now += 1
+    lone.hear(3, AppendRejected(3, 0, 0, 1, 0))
+    assert (lone.state.term, lone.state.leader) == (3, None)
+    assert not lone.ask(2, 4, 9, 2, pre=True).granted
+    assert not lone.ask(2, 5, 9, 2).granted
+    assert lone.ask(2, 6, 9, 2, transfer=True).granted, "its leader has ended the lease itself"
+    lone.now += T - 1
+    assert lone.ask(2, 7, 9, 2).granted
+
+
+def test_without_leases_a_later_term_ends_everything():
+    lone = Lone()
+    lone.append(0, 0, term=2, leader=1)
+    lone.hear(3, AppendRejected(3, 0, 0, 1, 0))
+    assert lone.ask(2, 4, 9, 2).granted
+
+
+def test_rounds_that_nobody_asks_about_are_forgotten():
+    lone = leading(lease_reads=True)
+    for _ in range(200):
+        lone.fire("heartbeat", 50)
+        lone.accept(1, by=(1, 2), round_=lone.state.round)
+    assert len(lone.state.round_sent_at) <= 600 // 50 + 1
+    assert reads(lone.read(1)) == [(1, 1)]
 
 
 def test_with_leases_a_restarted_member_neither_votes_nor_stands_for_a_while():
