@@ -16,4 +16,4 @@ def test_a_scenario_goes_as_it_is_written(path, check_scenario):
 
 
 def test_there_are_scenarios():
-    assert len(FILES) >= 8
+    assert len(FILES) >= 11
