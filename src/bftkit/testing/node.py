@@ -199,9 +199,9 @@ class SimulatedNode:
         self.disk.no_more_faults()
         self.disk.take_latency_us()
 
-    def later(self, delay_us: int, function: Callable[..., None], *arguments: Any) -> None:
-        """Let something happen to this member, unless its life ends before."""
-        self.world.events.after(delay_us, self._enter, self.life, function, arguments)
+    def later(self, delay_us: int, function: Callable[..., None], *arguments: Any, kind: str = "member") -> None:
+        """Let something happen to this member, unless its life ends before; an adversary is told what kind it is."""
+        self.world.events.due(kind, self.instance, delay_us, self._enter, self.life, function, arguments)
 
     def _enter(self, life: int, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         if life == self.life and self.alive:
@@ -350,7 +350,7 @@ class SimulatedNode:
             delay_us = least + spread * stream.below("sync", self.instance, FINE) // FINE
             # A crash between the write and its report finds the records on the disk; one before it does not.
             durable = self._flush() if stream.chance("early", self.instance, 0.5) else None
-            self.later(delay_us + self.disk_time_us(), self._synced, durable)
+            self.later(delay_us + self.disk_time_us(), self._synced, durable, kind="disk")
         elif self.gate.has_unsynced and SYNC_TIMER not in self._timers:
             self._timers.set(SetTimer(SYNC_TIMER, IDLE_SYNC_MS))
 
@@ -385,7 +385,7 @@ class SimulatedNode:
             durable = self._flush()
         wait_us = int(FULL_DISK_RETRY_S * 1_000_000) if durable is None else self.disk_time_us()
         if durable is None or wait_us:
-            self.later(wait_us, self._synced, durable)
+            self.later(wait_us, self._synced, durable, kind="disk")
             return
         self._syncing = False
         for output in self.gate.durable(durable):

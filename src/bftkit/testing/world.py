@@ -22,6 +22,7 @@ from bftkit.replica.outputs import Report
 from bftkit.replica.settings import ReplicaSettings
 from bftkit.replica.state_machine import StateMachine
 from bftkit.runtime.admin_messages import AdminAnswer
+from bftkit.testing.adversary import AdversarialHeap
 from bftkit.testing.byzantine import Said, draw_behaviour, make_behaviour
 from bftkit.testing.checkers import Checkers, Violation
 from bftkit.testing.choices import Choices, Name
@@ -114,15 +115,15 @@ class World:
         options = usual_options(spec, settings) if options is None else options
         self.profile = self.drawn = profile
         self.choices = Choices(seed, record=record, decisions=decisions)
-        self.events = EventHeap()
+        self.hits: Tally[str] = Tally()
+        """What went wrong, by class of fault, counted when it did."""
+        self.events = self._event_heap(profile)
         self.signatures: Signatures = RealSignatures() if profile.real_signatures else SignatureRegistry()
         workload = workload or Workload()
         self.make_machine = workload.make_machine
         self.healed = False
         self.counters: Tally[str] = Tally()
         """What members report and do, by name."""
-        self.hits: Tally[str] = Tally()
-        """What went wrong, by class of fault, counted when it did."""
         self._journal = journal
         self._hash = blake2b(digest_size=16)
         self._unhashed: list[tuple[Any, ...]] = []
@@ -154,6 +155,11 @@ class World:
         self._by_key = {client.public_key: client for client in self.clients}
         plan = draw_faults(profile, replicas, self.choices.random("plan"))
         self.faults = chosen_faults(plan, self.choices.crash)
+
+    def _event_heap(self, profile: Profile) -> EventHeap:
+        if not profile.adversarial:
+            return EventHeap()
+        return AdversarialHeap(self.choices.order, profile.duration_ms * 1_000, self.hits)
 
     def _atlas(self) -> FaultAtlas:
         random = self.choices.random("atlas")
@@ -259,6 +265,7 @@ class World:
         """End every fault, and start whoever is down, unless it has stopped for good."""
         self.healed = True
         self.profile = CALM
+        self.events.keep_time()
         self.network.calm_down(CALM)
         for node in self.nodes:
             node.no_more_faults()
@@ -412,38 +419,39 @@ class World:
         if client is not None:
             self._senders[self._tokens] = client
         for instance in self.instances[member]:
-            self._carry(member, self.nodes[instance].submit, self._tokens, data)
+            self._carry("requests", member, self.nodes[instance].submit, self._tokens, data)
 
     def answer(self, member: ReplicaIndex, answer: Answer) -> None:
         """Carry a member's answer to the client whom it concerns, or lose it."""
         client = self._by_key.get(answer.public_key)
         if client is not None:
-            self._carry(member, client.receive, member, answer.reply)
+            self._carry("answers", member, client.receive, member, answer.reply)
 
     def read(self, member: ReplicaIndex, public_key: bytes, data: bytes) -> None:
         """Carry a client's question to the one member whom it believes, or lose it."""
         for instance in self.instances[member]:
-            self._carry(member, self.nodes[instance].read, public_key, data)
+            self._carry("requests", member, self.nodes[instance].read, public_key, data)
 
     def answer_read(self, member: ReplicaIndex, public_key: bytes, answer: AdminAnswer) -> None:
         """Carry that member's answer back, or lose it."""
         client = self._by_key.get(public_key)
         if client is not None:
-            self._carry(member, client.reader.answered, answer)
+            self._carry("answers", member, client.reader.answered, answer)
 
     def refused(self, member: ReplicaIndex, token: int, reason: str, session: SessionId = (0, 0)) -> None:
         """Carry a member's refusal of a request to whoever sent it, or lose it."""
         self.counters[f"refused: {reason}"] += 1
         client = self._senders.get(token)
         if client is not None:
-            self._carry(member, client.receive, member, Busy(session, 0, reason))
+            self._carry("answers", member, client.receive, member, Busy(session, 0, reason))
 
-    def _carry(self, member: ReplicaIndex, function: Callable[..., None], *arguments: Any) -> None:
+    def _carry(self, kind: str, member: ReplicaIndex, function: Callable[..., None], *arguments: Any) -> None:
         stream, profile = self.choices.links, self.profile
         if stream.chance("loss", member, profile.loss):
             return
         least, spread = profile.link_us
-        self.events.after(least + spread * stream.below("delay", member, FINE) // FINE, function, *arguments)
+        delay_us = least + spread * stream.below("delay", member, FINE) // FINE
+        self.events.due(kind, member, delay_us, function, *arguments)
 
     # -- the trace --------------------------------------------------------------------------------
 
