@@ -249,13 +249,18 @@ class World:
         """Start all members and clients, and let the faults come."""
         at_first_start = [fault for fault in self.faults if waits_for_first_start(fault)]
         for fault in at_first_start:
-            self._inflict(fault)
+            self.unless_healed(self._inflict, fault)
         for node in self.nodes:
             node.start()
         for number, client in enumerate(self.clients):
             self.events.after(self.choices.client.below("start", number, 50_000), client.start)
         for fault in [fault for fault in self.faults if fault not in at_first_start]:
-            self.events.after(fault.at_us, self._inflict, fault)
+            self.events.after(fault.at_us, self.unless_healed, self._inflict, fault)
+
+    def unless_healed(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Let a fault begin now: this is how every one does, and none once everything has healed."""
+        if not self.healed:
+            function(*arguments)
 
     def _inflict(self, fault: Fault) -> None:
         self.trace("f", fault.members[0], fault.number, fault.kind)
@@ -359,7 +364,7 @@ class World:
         """Count damage that somebody met; a member that wrote to the wrong place crashes soon, so that it reads it."""
         self.hits[kind] += 1
         if fault is not None:
-            node.later(1 + fault.number % SOON_US, self.crashed, node, fault)
+            node.later(1 + fault.number % SOON_US, self.unless_healed, self.crashed, node, fault)
 
     def spoilt(self, node: SimulatedNode, sender: ReplicaIndex) -> None:
         """Note that a frame did not survive its way: the connection that it came over breaks."""
