@@ -223,7 +223,7 @@ def _leap(world: "World", fault: Fault) -> None:
 def _fail_sync(world: "World", fault: Fault) -> None:
     node = world.nodes[fault.members[0]]
     if node.alive:
-        node.disk.fail("sync", then=partial(node.plan.fails, "sync_errors", fault))
+        node.disk.fail("sync", then=partial(node.plan.happens, "sync_errors", fault))
 
 
 def _fail_io(world: "World", fault: Fault) -> None:
@@ -232,13 +232,13 @@ def _fail_io(world: "World", fault: Fault) -> None:
     if node.alive and fault.number & 1 << 10:
         world.crashed(node, fault)
     operation = FAILING[fault.number % len(FAILING)]
-    node.disk.fail(operation, then=partial(node.plan.fails, "io_errors", fault))
+    node.disk.fail(operation, then=partial(node.plan.happens, "io_errors", fault))
 
 
 def _shorten_write(world: "World", fault: Fault) -> None:
     node = world.nodes[fault.members[0]]
     random = world.choices.random("short", fault.number)
-    node.disk.short_write(random=random, then=partial(node.plan.fails, "short_writes", fault))
+    node.disk.short_write(random=random, then=partial(node.plan.happens, "short_writes", fault))
 
 
 def _fill_disk(world: "World", fault: Fault) -> None:

@@ -173,8 +173,11 @@ class SimulatedNode:
         world.started(self)
         self.plan.reached("node.after_listen")
 
-    def arm(self, failpoint: str, hits: int, fault: "Fault") -> None:
-        """Let this member crash when it passes a place that has a name, so many times."""
+    def arm(self, failpoint: str, hits: int = 1, fault: "Fault | None" = None) -> None:
+        """Let this member crash when it passes a place that has a name for the so-manieth time.
+
+        The fault says what the crash leaves and how long it lasts; without one it is like a crash that nobody planned.
+        """
         self.plan.arm(failpoint, hits, fault)
         self._watch_disk()
 
@@ -228,7 +231,7 @@ class SimulatedNode:
         except Violation:
             raise
         except StorageError as error:
-            if self.plan.failed or (isinstance(error, StorageFull) and not self.world.healed):
+            if self.disk.failed or (isinstance(error, StorageFull) and not self.world.healed):
                 self.world.crashed(self)
             elif self.rotten:
                 self.world.stopped(self, str(error))
