@@ -63,17 +63,15 @@ def test_a_member_that_was_away_for_long_takes_over_a_state():
 # --- Members that lie ------------------------------------------------------------------------------------------------
 
 
-def world_of(seed: int, members: int = 4, **profile) -> World:
-    return make_world(seed, load_engine("pbft"), members, Profile(**profile))
+def world_of(seed: int, members: int = 4, liars=None, **profile) -> World:
+    return make_world(seed, load_engine("pbft"), members, Profile(**profile), liars=liars)
 
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("members", [4, 7])
 def test_as_many_silent_members_as_are_tolerated_stop_nobody(seed, members):
-    world = world_of(seed, members, loss=0.05)
     faults = Quorum.of(load_engine("pbft").fault_model, members).faults
-    for index in range(faults):
-        world.let_lie(index, "silent")
+    world = world_of(seed, members, dict.fromkeys(range(faults), "silent"), loss=0.05)
     run(world)
     assert world.checkers.commits > 0
     assert world.counters["view"] > members
@@ -81,8 +79,7 @@ def test_as_many_silent_members_as_are_tolerated_stop_nobody(seed, members):
 
 @pytest.mark.parametrize("seed", range(10))
 def test_a_primary_that_tells_two_stories_divides_nobody(seed):
-    world = world_of(seed, duplication=0.1, link_us=(200, 20_000))
-    world.let_lie(0, "contradicting itself")
+    world = world_of(seed, liars={0: "contradicting itself"}, duplication=0.1, link_us=(200, 20_000))
     run(world)
     assert world.checkers.commits > 0
     assert world.counters["accused"] > 0, "the one who heard both stories has the proof"
@@ -92,8 +89,7 @@ def test_a_primary_that_tells_two_stories_divides_nobody(seed):
 @pytest.mark.parametrize("liar", [0, 3])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_member_that_lies_about_what_it_has_stops_nobody(seed, liar, lie):
-    world = world_of(seed, loss=0.05, crashes=1, checkpoint_interval=2, snapshot_positions=4)
-    world.let_lie(liar, lie)
+    world = world_of(seed, liars={liar: lie}, loss=0.05, crashes=1, checkpoint_interval=2, snapshot_positions=4)
     run(world)
     assert world.checkers.commits > 0
 
@@ -103,9 +99,8 @@ def test_a_member_that_hears_of_later_checkpoints_only_keeps_its_log_short(seed)
     """One member is away and one votes for a false state, so that the others hear of certificates by and by."""
     world = world_of(
         seed, crashes=2, down_ms=(2_000, 1_000), clients=4, envelopes=40, think_ms=10, checkpoint_interval=2,
-        snapshot_positions=4, segment_bytes=4_096,
+        snapshot_positions=4, segment_bytes=4_096, liars={seed % 4: "wrong roots"},
     )  # fmt: skip
-    world.let_lie(seed % 4, "wrong roots")
     run(world)
     assert world.checkers.commits > 60
 

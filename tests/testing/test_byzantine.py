@@ -57,11 +57,9 @@ BRIEF = Profile(duration_ms=400, clients=1, envelopes=3, think_ms=20, checkpoint
 OF_A_VIEW_CHANGE = (Suspect, ViewChange, NewView, OfferBodies, StableCheckpoint)
 
 
-def world_of(seed: int, members: int, profile: Profile, **liars: str) -> World:
-    world = make_world(seed, SPEC, members, profile)
-    for index, name in liars.items():
-        world.let_lie(int(index.removeprefix("n")), name)
-    return world
+def world_of(seed: int, members: int, profile: Profile, **liars: str | Behaviour) -> World:
+    named = {int(index.removeprefix("n")): how for index, how in liars.items()}
+    return make_world(seed, SPEC, members, profile, liars=named)
 
 
 def test_there_are_many_ways_to_lie():
@@ -133,10 +131,8 @@ def test_kinds_are_told_apart():
 
 
 def test_a_liar_that_says_everything_as_it_is_changes_nothing():
-    distrusted, liar = world_of(3, 4, ROUGH), world_of(3, 4, ROUGH)
-    for world in (distrusted, liar):
-        world.distrust(0, "honest after all")
-    liar.nodes[0].speak = lambda to, message: [(to, message)]
+    distrusted, liar = (world_of(3, 4, ROUGH, n0=lambda to, message: [(to, message)]) for _ in range(2))
+    distrusted.nodes[0].speak = None
     assert finish(distrusted).ok
     assert finish(liar).ok
     assert distrusted.trace_hash == liar.trace_hash
@@ -285,24 +281,19 @@ PARTS = 4
 
 def without_a_fault(speak: Behaviour) -> World:
     """Make a world whose first primary lies, and in which nothing else goes wrong."""
-    world = world_of(1, 4, BRIEF)
-    world.distrust(0, "one message")
-    world.nodes[0].speak = speak
-    return world
+    return world_of(1, 4, BRIEF, n0=speak)
 
 
 def with_a_change_of_views(speak: Behaviour) -> World:
     """Make a world whose first primary stands still once something has prepared, and whose second primary lies."""
-    world = world_of(1, 4, msgspec.structs.replace(BRIEF, duration_ms=1_500, clients=2))
-    world.distrust(1, "one message")
-    first = world.nodes[0]
 
     def watched(to, message):
+        first = world.nodes[0]
         if isinstance(message, CommitVote) and message.position == 3 and not first.paused_until_us:
             first.paused_until_us = world.events.now_us + 1_300_000
         return speak(to, message)
 
-    world.nodes[1].speak = watched
+    world = world_of(1, 4, msgspec.structs.replace(BRIEF, duration_ms=1_500, clients=2), n1=watched)
     return world
 
 

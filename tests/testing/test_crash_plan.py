@@ -76,13 +76,13 @@ def test_a_crash_ends_what_was_planned_for_that_life_and_keeps_what_is_for_the_n
     hits: Counter[str] = Counter()
     plan = CrashPlan(hits)
     plan.after_outputs(0, FAULT)
-    plan.fails("io_errors", FAULT)
+    plan.happens("io_errors", FAULT)
     plan.in_recovery = [4]
     plan.arm("here", 1, FAULT)
-    assert plan.failed
+    assert plan.fault is FAULT
     plan.crashed()
     plan.performing()
-    assert (plan.failed, plan.fault, plan.in_recovery, plan.armed) == (False, None, [4], True)
+    assert (plan.fault, plan.in_recovery, plan.armed) == (None, [4], True)
     assert passes(plan, "here") == 0
     assert hits == {"io_errors": 1, "failpoint: here": 1}
 
@@ -121,6 +121,13 @@ def test_crashes_in_recovery_follow_each_other_until_a_start_succeeds():
     assert world.events.run(1_000_000, lambda: node.alive)
     assert node.plan.in_recovery == []
     assert world.counters["crashes"] == world.hits["crashes_in_recovery"] == 3
+
+
+def test_a_failpoint_may_be_armed_without_a_fault_to_say_what_its_crash_leaves():
+    world = make_world(1, solo_spec(), 1, Profile(clients=1))
+    world.nodes[0].arm("shard.before_sync")
+    assert finish(world).ok
+    assert world.hits["failpoint: shard.before_sync"] == world.counters["crashes"] == 1
 
 
 @pytest.mark.parametrize("name", ["node.after_recovery", "node.before_listen", "node.after_listen"])

@@ -232,9 +232,9 @@ class Failing:
 
 
 def test_a_liar_invents_answers_to_reads_and_is_not_believed():
-    world = make_world(2, load_engine("pbft"), 4, msgspec.structs.replace(READS, clients=3))
-    world.let_lie(3, "silent")
-    world.nodes[3].speak = lambda receiver, message: [(receiver, message)]
+    in_all_but_reads = {3: lambda receiver, message: [(receiver, message)]}
+    profile = msgspec.structs.replace(READS, clients=3)
+    world = make_world(2, load_engine("pbft"), 4, profile, liars=in_all_but_reads)
     outcome = finish(world)
     assert outcome.ok, outcome.violations
     assert outcome.faults_hit["invented answers"] > 0

@@ -11,10 +11,11 @@ import pytest
 
 from bftkit.batteries.counter import Counter
 from bftkit.core.outputs import Persist, Send
+from bftkit.plugins import load_engine
 from bftkit.replica.outputs import Append
 from bftkit.testing import simulation
 from bftkit.testing.profile import Profile
-from bftkit.testing.simulation import make_world, run, run_schedule, simulate
+from bftkit.testing.simulation import finish, make_world, run, run_schedule, simulate
 from bftkit.testing.solo import SoloEngine, solo_spec
 
 
@@ -146,10 +147,23 @@ def test_a_vote_that_is_forgotten_is_found(monkeypatch):
 
 def test_a_group_that_cannot_go_on_is_found():
     world = make_world(1, solo_spec(), 1, Profile(clients=1, envelopes=1))
-    world.distrust(0, "mute")
+    world.nodes[0].honest = False
     world.nodes[0].rewrite = lambda outputs: []
     with pytest.raises(simulation.Violation, match="no progress"):
         run(world)
+
+
+@pytest.mark.parametrize(("liars", "stopped", "too_many"), [(0, 1, False), (0, 2, True), (1, 0, False), (1, 1, True)])
+def test_more_members_that_have_stopped_than_may_be_faulty_are_found(liars, stopped, too_many):
+    world = make_world(1, load_engine("pbft"), 4, Profile(clients=1, envelopes=2, liars=liars, twins=True))
+    assert finish(world).ok
+    for node in [node for node in world.nodes if node.honest][:stopped]:
+        node.stopped = "its log is damaged"
+    if too_many:
+        with pytest.raises(simulation.Violation, match="too many members"):
+            simulation._expect_survivors(world)
+    else:
+        simulation._expect_survivors(world)
 
 
 class Restless(SoloEngine):

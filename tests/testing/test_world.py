@@ -9,7 +9,7 @@ import pytest
 
 from bftkit.batteries.counter import Counter
 from bftkit.batteries.kv import KeyValue, add
-from bftkit.errors import ConfigurationError, EngineError
+from bftkit.errors import ConfigurationError, EngineError, StorageError
 from bftkit.plugins import load_engine
 from bftkit.testing.fault_atlas import Spare
 from bftkit.testing.profile import Profile
@@ -183,13 +183,97 @@ def test_a_disk_that_stalls_delays_what_waits_for_it():
 
 
 def test_a_liar_that_may_lie_counts_when_it_does():
-    world = make_world(1, PBFT, 4, BRIEF)
-    world.let_lie(3, "wrong bodies")
+    world = make_world(1, PBFT, 7, BRIEF, liars={3: "wrong bodies", 2: "silent"})
     assert world.hits["byzantine: wrong bodies"] == 0
-    world.let_lie(2, "silent")
     world.start()
     world.events.run(400_000)
     assert world.hits["byzantine: silent"] == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda disk, then: disk.fail("sync", then=then),
+        lambda disk, then: disk.fail("write", then=then),
+        lambda disk, then: disk.short_write(then=then),
+        lambda disk, then: disk.fill(100, then=then),
+    ],
+)
+def test_a_member_that_stops_over_what_was_asked_of_its_disk_is_started_again(fault):
+    world = make_world(1, PBFT, 4, Profile(clients=2, envelopes=20))
+    world.events.after(300_000, fault, world.nodes[2].disk, lambda: world.hits.update(["asked for"]))
+    outcome = finish(world)
+    assert outcome.violations == ()
+    assert outcome.faults_hit["asked for"] == 1
+    assert world.nodes[2].alive
+
+
+def test_an_error_that_nobody_asked_for_is_a_finding():
+    world = make_world(1, PBFT, 4, Profile(clients=2, envelopes=20))
+
+    def wear_out(operation, path):
+        if world.events.now_us > 300_000 and operation == "sync":
+            raise StorageError("worn out", path)
+
+    disk = world.nodes[2].disk
+    disk.fail("sync")
+    world.events.after(200_000, lambda: setattr(disk, "before", wear_out))
+    outcome = finish(world)
+    assert outcome.violations == ("n2 stops: worn out",)
+    assert outcome.counters["crashes"] == 1, "what was asked for excuses one life"
+
+
+KEPT = Profile(clients=3, envelopes=30, think_ms=20, checkpoint_interval=2, snapshot_positions=4)
+
+
+@pytest.mark.parametrize("folder", ["log/", "snapshots/"])
+def test_who_may_lose_something_is_damaged_on_request_and_may_stop(folder):
+    met = 0
+    for seed in range(6):
+        world = make_world(seed, PBFT, 4, KEPT)
+        (victim,) = world.atlas.victims
+        node = world.nodes[victim]
+
+        def damage(world=world, node=node):
+            contents = node.disk.contents()
+            paths = [path for path in contents if path.startswith(folder) and contents[path]]
+            world.damage(node.index, paths[0] if folder == "log/" else paths[-1])
+
+        world.events.after(2_500_000, damage)
+        outcome = finish(world)
+        assert outcome.violations == ()
+        assert node.rotten
+        assert node.forgetful is (victim in world.checkers.suspects) is (folder == "log/")
+        met += world.hits["bit_flips"]
+    assert met
+
+
+def test_no_more_is_damaged_on_request_than_the_atlas_allows():
+    world = make_world(1, PBFT, 4, KEPT)
+    others = [node.index for node in world.nodes if node.index not in world.atlas.victims]
+    world.start()
+    world.events.run(2_000_000)
+    for member in others:
+        with pytest.raises(ConfigurationError, match=f"of n{member} may not be damaged"):
+            world.damage(member, next(iter(world.nodes[member].disk.contents())))
+    assert not any(node.rotten for node in world.nodes)
+    alone = make_world(1, PBFT, 4, KEPT, liars={0: "silent"})
+    with pytest.raises(ConfigurationError, match="nobody may lose everything"):
+        alone.damage(1, "log/1")
+
+
+@pytest.mark.parametrize("twins", [False, True])
+def test_no_more_members_are_faulty_in_the_end_than_may_be(twins):
+    world = make_world(1, PBFT, 4, Profile(clients=1, envelopes=2, liars=twins, twins=twins))
+    honest = [node for node in world.nodes if node.honest]
+    assert world.faulty == twins
+    honest[0].stopped = "worn out"
+    assert world.faulty == 1 + twins
+    honest[1].stopped = "worn out"
+    assert world.faulty == 2 + twins
+    for node in honest[:2]:
+        world.checkers.suspects[node.index] = "its disk was damaged"
+    assert world.faulty == 2 + twins, "each of them counts once"
 
 
 def test_only_clocks_that_are_wrong_count():

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bftkit.testing.disk import CrashMode, SimulatedDisk
     from bftkit.testing.engine_group import EngineGroup, GroupSettings, Instance
     from bftkit.testing.fault_atlas import FaultAtlas, Spare
-    from bftkit.testing.invariants import EngineInvariants
+    from bftkit.testing.invariants import EngineInvariants, RemembersRecords
     from bftkit.testing.journal import Journal
     from bftkit.testing.linearizability import (
         COUNTER,
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
         Check,
         Mutant,
         MutantResult,
+        Played,
+        Promise,
         Scenarios,
         Schedules,
         applied,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
         load_mutants,
         run_mutants,
     )
+    from bftkit.testing.nemesis import Fault
     from bftkit.testing.network import Network
     from bftkit.testing.node import SimulatedNode
     from bftkit.testing.profile import CALM, PROFILES, Profile, draw_profile
@@ -69,6 +72,7 @@ _HOMES = {
     "CrashMode": "disk",
     "EngineGroup": "engine_group",
     "EngineInvariants": "invariants",
+    "Fault": "nemesis",
     "FaultAtlas": "fault_atlas",
     "Figures": "campaign_state",
     "Finding": "campaign_state",
@@ -83,8 +87,11 @@ _HOMES = {
     "Operation": "linearizability",
     "Outcome": "simulation",
     "PROFILES": "profile",
+    "Played": "mutants",
     "Profile": "profile",
+    "Promise": "mutants",
     "REGISTER": "linearizability",
+    "RemembersRecords": "invariants",
     "Said": "byzantine",
     "Scenario": "scenario",
     "ScenarioError": "scenario",
@@ -148,6 +155,7 @@ __all__ = [
     "CrashMode",
     "EngineGroup",
     "EngineInvariants",
+    "Fault",
     "FaultAtlas",
     "Figures",
     "Finding",
@@ -160,7 +168,10 @@ __all__ = [
     "Network",
     "Operation",
     "Outcome",
+    "Played",
     "Profile",
+    "Promise",
+    "RemembersRecords",
     "Said",
     "Scenario",
     "ScenarioError",

@@ -44,7 +44,7 @@ class SimulatedApplication:
         node = self._node
         least, spread = node.world.profile.apply_us
         delay_us = least + spread * node.world.choices.disk.below("apply", node.instance, FINE) // FINE
-        node.later(delay_us + node.disk_time_us(), self._worked, taken)
+        node.later(delay_us + node.disk_time_us(), self._worked, taken, kind="application")
 
     def _worked(self, jobs: list[Any]) -> None:
         node, world = self._node, self._node.world
@@ -54,7 +54,7 @@ class SimulatedApplication:
         if outcome.undone:
             self._jobs.extendleft(reversed(outcome.undone))
             self._working = True
-            node.later(int(FULL_DISK_RETRY_S * 1_000_000), self._try_again)
+            node.later(int(FULL_DISK_RETRY_S * 1_000_000), self._try_again, kind="application")
         for answer in outcome.answers:
             if node.honest:
                 world.checkers.answered(node.index, answer.reply)

@@ -21,10 +21,11 @@ Decisions = dict[Name, int]
 
 T = TypeVar("T")
 
-STREAMS = ("network", "links", "disk", "crash", "clock", "client", "byzantine")
+STREAMS = ("network", "links", "disk", "crash", "clock", "client", "byzantine", "order")
 """Concerns with a stream of their own, so that a change of one leaves the others as they were.
 
-"links" lie between clients and members, "crash" holds the planned faults, "clock" also the jitter of timers.
+"links" lie between clients and members, "crash" holds the planned faults, "clock" also the jitter of timers,
+"order" what an adversary makes of the order of events.
 """
 
 
@@ -107,7 +108,7 @@ class ScriptedStream(Stream):
 class Choices:
     """All streams of one run."""
 
-    __slots__ = ("byzantine", "client", "clock", "crash", "disk", "links", "network", "recorded", "seed")
+    __slots__ = ("byzantine", "client", "clock", "crash", "disk", "links", "network", "order", "recorded", "seed")
 
     def __init__(self, seed: int, *, record: bool = False, decisions: Mapping[Name, int] | None = None) -> None:
         self.seed = seed
@@ -120,6 +121,7 @@ class Choices:
         self.clock = self._stream("clock", decisions)
         self.client = self._stream("client", decisions)
         self.byzantine = self._stream("byzantine", decisions)
+        self.order = self._stream("order", decisions)
 
     def _stream(self, name: str, decisions: Mapping[Name, int] | None) -> Stream:
         random = self.random(name)

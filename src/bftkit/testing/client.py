@@ -152,7 +152,7 @@ class SimulatedClient:
             data = request.other if other and request.other is not None else request.data
             self._world.request(receiver, data, self)
         delay_ms = RETRY_MS + self._below("retry", RETRY_MS)
-        self._world.events.after(delay_ms * 1_000, self._try, request, still)
+        self._world.events.due("client", self._number, delay_ms * 1_000, self._try, request, still)
 
     def _think(self) -> None:
         self._thinking = bool(self._left) and self._session is not None
@@ -166,7 +166,7 @@ class SimulatedClient:
                 self.reader.read()
         else:
             pause_us += BUSY_US
-        self._world.events.after(pause_us, self._think)
+        self._world.events.due("client", self._number, pause_us, self._think)
 
     def _send(self) -> None:
         session = self._session

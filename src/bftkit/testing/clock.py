@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Any
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
@@ -31,6 +31,25 @@ class EventHeap:
         """Let something happen in so many microseconds."""
         self._order += 1
         heappush(self._heap, (self.now_us + delay_us, self._order, function, arguments))
+
+    def due(self, kind: str, where: int, delay_us: int, function: Callable[..., None], *arguments: Any) -> None:
+        """Let something happen likewise that a source brings on: a link, a member's timers, ...; see `adversary.py`."""
+        self._order += 1
+        heappush(self._heap, (self.now_us + delay_us, self._order, function, arguments))
+
+    def keep_time(self) -> None:
+        """Let everything happen at its time from now on, as here it always does."""
+
+    def hasten(self, function: Callable[..., None], most_us: int) -> None:
+        """Let all calls of a function that are to come happen within so many microseconds.
+
+        Those that would have been later keep the order in which they were scheduled.
+        """
+        latest = self.now_us + most_us
+        for place, event in enumerate(self._heap):
+            if event[0] > latest and event[2] == function:
+                self._heap[place] = (latest, *event[1:])
+        heapify(self._heap)
 
     def run(self, until_us: int, stop: Callable[[], bool] | None = None, every: int = 1) -> bool:
         """Let events happen up to a time, or until `stop` says so; say whether it did. It is asked every few events."""

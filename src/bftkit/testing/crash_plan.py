@@ -25,21 +25,19 @@ class CrashPlan:
         """For each of the next starts, after how many operations of the disk it crashes."""
         self.recovery: Fault | None = None
         """What such a crash leaves, and how long it lasts."""
-        self.failed = False
-        """Whether the disk has failed on purpose in this life: whatever comes of that is no finding."""
         self.fault: Fault | None = None
         """What the crash that is happening leaves, and how long it lasts; None where nobody planned it."""
         self._outputs_left = -1
         self._at_output: Fault | None = None
-        self._armed: dict[str, tuple[int, Fault]] = {}
+        self._armed: dict[str, tuple[int, Fault | None]] = {}
 
     @property
     def armed(self) -> bool:
         """Say whether any failpoint is armed."""
         return bool(self._armed)
 
-    def happens(self, kind: str, fault: "Fault") -> None:
-        """Count something that ends this life, and note what it leaves."""
+    def happens(self, kind: str, fault: "Fault | None") -> None:
+        """Count something that ends this life, and note what it leaves; without a fault, as if unplanned."""
         self._hits[kind] += 1
         self.fault = fault
 
@@ -48,16 +46,11 @@ class CrashPlan:
         self._hits["crashes_in_recovery"] += 1
         self.fault = self.recovery
 
-    def fails(self, kind: str, fault: "Fault") -> None:
-        """Count a failure of the disk; a member that meets one stops, and is started again."""
-        self.failed = True
-        self.happens(kind, fault)
-
     def after_outputs(self, count: int, fault: "Fault") -> None:
         """Crash in place of the output that follows so many others in this life."""
         self._outputs_left, self._at_output = count, fault
 
-    def arm(self, failpoint: str, hits: int, fault: "Fault") -> None:
+    def arm(self, failpoint: str, hits: int, fault: "Fault | None") -> None:
         """Crash at a place that has a name, when it is passed so many times, in this life or in a later one."""
         self._armed[failpoint] = (hits, fault)
 
@@ -83,7 +76,6 @@ class CrashPlan:
     def crashed(self) -> None:
         """Forget what was planned for the life that has ended."""
         self._at_output = None
-        self.failed = False
         self.fault = None
 
     def clear(self) -> None:

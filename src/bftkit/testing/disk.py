@@ -17,7 +17,7 @@ from typing import NoReturn
 from bftkit.errors import StorageError, StorageFull, StorageLocked
 from bftkit.storage.interface import Buffer
 from bftkit.testing.disk_faults import DiskFaults, FlippedBit, Mishap, Pending, Place, misdirect
-from bftkit.testing.disk_files import SECTOR_BYTES, CrashMode, DirectoryTree, FileOnDisk, SimulatedCrash
+from bftkit.testing.disk_files import SECTOR_BYTES, CrashMode, DirectoryTree, FileOnDisk, SimulatedCrash, SimulatedLock
 
 __all__ = ["SECTOR_BYTES", "CrashMode", "SimulatedCrash", "SimulatedDisk", "SimulatedFile", "SimulatedLock"]
 
@@ -56,6 +56,8 @@ class SimulatedDisk:
         """How many operations went astray."""
         self.latency_us = 0
         """How long the operations since the last `take_latency_us` took, in microseconds."""
+        self.failed = False
+        """Whether an operation has failed since the last crash because somebody asked for it."""
         self.capacity_bytes: int | None = None
         """How much all files together may hold; None for no limit. Nothing new is created on a disk that is full."""
 
@@ -154,6 +156,7 @@ class SimulatedDisk:
         self._faults.process_died()
         self._crash_countdown = -1
         self._dead = False
+        self.failed = False
         self.latency_us = 0
         self.generation += 1
         return unsynced
@@ -340,6 +343,7 @@ class SimulatedDisk:
     def _fail_if_wanted(self, operation: str, path: str) -> None:
         pending = self._faults.take(operation, path, Mishap.ERROR)
         if pending is not None:
+            self.failed = True
             pending.happens()
             raise StorageError(f"cannot {operation} {path!r}: injected I/O error", path)
 
@@ -356,6 +360,7 @@ class SimulatedDisk:
         short = self._faults.take("write", path, Mishap.SHORT)
         if short is not None:
             del content[short.random.randrange(start, len(content)) :]
+            self.failed = True
             short.happens()
             raise StorageError(f"cannot write {path!r}: injected I/O error after a part of it", path)
         pending = self._faults.take("write", path, Mishap.MISDIRECTED)
@@ -484,16 +489,3 @@ class SimulatedFile:
         if self._poisoned or self._closed:
             reason = "an earlier sync of it failed" if self._poisoned else "it is closed"
             raise StorageError(f"cannot use {self._path!r}: {reason}", self._path)
-
-
-class SimulatedLock:
-    """A claim on a path of a `SimulatedDisk`."""
-
-    def __init__(self, disk: SimulatedDisk, path: str) -> None:
-        self._disk = disk
-        self._path = path
-        self._generation = disk.generation
-
-    def release(self) -> None:
-        """Give the claim up."""
-        self._disk.unlock(self._path, self._generation)

@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from enum import Enum
 from random import Random
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from bftkit.errors import BftkitError, StorageError
 from bftkit.storage.interface import Buffer
 from bftkit.storage.replacement import parent
+
+if TYPE_CHECKING:
+    from bftkit.testing.disk import SimulatedDisk
 
 T = TypeVar("T")
 
@@ -301,3 +304,16 @@ def _survivors(changes: Sequence[T], mode: CrashMode, random: Random) -> Sequenc
     if mode is CrashMode.REORDERED:
         return [change for change in changes if random.random() < 0.5]
     return changes[: random.randint(0, len(changes))]
+
+
+class SimulatedLock:
+    """A claim on a path of a `SimulatedDisk`."""
+
+    def __init__(self, disk: "SimulatedDisk", path: str) -> None:
+        self._disk = disk
+        self._path = path
+        self._generation = disk.generation
+
+    def release(self) -> None:
+        """Give the claim up."""
+        self._disk.unlock(self._path, self._generation)

@@ -26,7 +26,7 @@ from bftkit.plugins import ENTRY_POINT_GROUP as ENGINES
 from bftkit.testing.conformance import conformance_cases
 from bftkit.testing.conformance.case import Trial
 from bftkit.testing.profile import Profile
-from bftkit.testing.simulation import finish, seeded_world
+from bftkit.testing.simulation import run_schedule
 from bftkit.testing.specs import Settings, forget_engines
 from bftkit.testing.twins import TwinsPlan, twins_cases
 from bftkit.testing.twins_play import run_twins_case
@@ -66,15 +66,15 @@ class Schedules(msgspec.Struct, frozen=True):
     def run(self, until: float) -> str | None:
         """Return the first violation with its seed, or None when seeds or time run out."""
         for seed in range(self.first, self.first + self.count):
-            world = seeded_world(
-                seed, engine=self.engine, replicas=self.replicas, profile=self.profile, settings=self.settings
+            how = self.speak or self.liar
+            outcome = run_schedule(
+                seed,
+                engine=self.engine,
+                replicas=self.replicas,
+                profile=self.profile,
+                settings=self.settings,
+                liars={seed % self.replicas: how} if how else {},
             )
-            if self.speak is not None:
-                world.distrust(seed % self.replicas, self.liar)
-                world.nodes[seed % self.replicas].speak = self.speak
-            elif self.liar:
-                world.let_lie(seed % self.replicas, self.liar)
-            outcome = finish(world)
             if outcome.violations:
                 return f"seed {seed}: {outcome.violations[0]}"
             if time.monotonic() > until:

@@ -128,9 +128,8 @@ def waits_for_first_start(fault: Fault) -> bool:
 
 
 def inflict(world: "World", fault: Fault) -> None:
-    """Let one fault happen now."""
-    if not world.healed:
-        _INFLICT[fault.kind](world, fault)
+    """Let one fault happen now; what it begins later goes through `World.unless_healed` as it does itself."""
+    _INFLICT[fault.kind](world, fault)
 
 
 # -- members ----------------------------------------------------------------------------------------
@@ -178,12 +177,12 @@ def _crash_again(world: "World", fault: Fault) -> None:
     brief = msgspec.structs.replace(fault, lasts_us=20_000)
 
     def crash() -> None:
-        if world.healed or world.events.now_us > end_us:
+        if world.events.now_us > end_us:
             return
         if node.alive:
             world.hits["crash_loops"] += 1
             world.crashed(node, brief)
-        world.events.after(LOOP_US, crash)
+        world.events.after(LOOP_US, world.unless_healed, crash)
 
     crash()
 
@@ -224,7 +223,7 @@ def _leap(world: "World", fault: Fault) -> None:
 def _fail_sync(world: "World", fault: Fault) -> None:
     node = world.nodes[fault.members[0]]
     if node.alive:
-        node.disk.fail("sync", then=partial(node.plan.fails, "sync_errors", fault))
+        node.disk.fail("sync", then=partial(node.plan.happens, "sync_errors", fault))
 
 
 def _fail_io(world: "World", fault: Fault) -> None:
@@ -233,13 +232,13 @@ def _fail_io(world: "World", fault: Fault) -> None:
     if node.alive and fault.number & 1 << 10:
         world.crashed(node, fault)
     operation = FAILING[fault.number % len(FAILING)]
-    node.disk.fail(operation, then=partial(node.plan.fails, "io_errors", fault))
+    node.disk.fail(operation, then=partial(node.plan.happens, "io_errors", fault))
 
 
 def _shorten_write(world: "World", fault: Fault) -> None:
     node = world.nodes[fault.members[0]]
     random = world.choices.random("short", fault.number)
-    node.disk.short_write(random=random, then=partial(node.plan.fails, "short_writes", fault))
+    node.disk.short_write(random=random, then=partial(node.plan.happens, "short_writes", fault))
 
 
 def _fill_disk(world: "World", fault: Fault) -> None:
@@ -298,14 +297,14 @@ def _flap(world: "World", fault: Fault) -> None:
     end_us = world.events.now_us + fault.lasts_us + 4 * FLAP_US
 
     def down() -> None:
-        if world.healed or world.events.now_us > end_us:
+        if world.events.now_us > end_us:
             return
         world.hits["flaps"] += 1
         for sender, receiver in ((one, other), (other, one)):
             world.network.cut(sender, receiver)
             world.events.after(FLAP_US // 2, world.network.heal, sender, receiver)
         world.network.reset(one, other)
-        world.events.after(FLAP_US, down)
+        world.events.after(FLAP_US, world.unless_healed, down)
 
     down()
 
@@ -317,7 +316,7 @@ def _clog(world: "World", fault: Fault) -> None:
     for sender, receiver in random.sample(links, (len(links) + 1) // 2):
         if sender != receiver:
             begin_us = random.randrange(fault.lasts_us + 1)
-            world.events.after(begin_us, world.network.clog, sender, receiver)
+            world.events.after(begin_us, world.unless_healed, world.network.clog, sender, receiver)
             world.events.after(fault.lasts_us + random.randrange(400_000), world.network.release, sender, receiver)
 
 

@@ -4,7 +4,6 @@ from collections import Counter as Tally
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bftkit.testing.adversary import AdversarialOrder
 from bftkit.testing.choices import Stream
 from bftkit.testing.clock import EventHeap
 from bftkit.testing.journal import Journal
@@ -73,9 +72,6 @@ class Network:
         """What was sent: sender, receiver and message."""
         self.liars: Sequence[int] = ()
         """Instances that may send again, as their own, what others have sent."""
-        self._adversary = (
-            AdversarialOrder(stream, events, self._arrive, profile.in_order) if profile.adversarial else None
-        )
         self.sent = 0
         self.lost = 0
         """Messages that did not arrive, for whatever reason."""
@@ -131,9 +127,6 @@ class Network:
 
     def _transmit(self, link: int, session: int, sender: int, receiver: int, message: Any) -> None:
         arguments = (link, session, sender, receiver, message, self._events.now_us)
-        if self._adversary is not None:
-            self._adversary.put(link, arguments)
-            return
         delay = self._least_us + self._spread_us[link] * self._stream.below("delay", link, FINE) // FINE
         if self._profile.spike and self._stream.chance("spike", link, self._profile.spike):
             self._hits["spike"] += 1
@@ -146,7 +139,7 @@ class Network:
             arrival = max(now + delay, self._busy_until[link] + pace)
             self._busy_until[link] = arrival
             delay = arrival - now
-        self._events.after(delay, self._arrive, *arguments)
+        self._events.due("link", link, delay, self._arrive, *arguments)
 
     def _arrive(self, link: int, session: int, sender: int, receiver: int, message: Any, sent_us: int) -> None:
         if self._session[sender][receiver] != session:
@@ -256,24 +249,24 @@ class Network:
         self._pace_us[sender * self._size + receiver] = pace_us
 
     def calm_down(self, profile: Profile) -> None:
-        """End all faults, whatever they were, and go on with the delays of a calm profile."""
+        """End all faults, whatever they were, and go on with the delays of a calm profile.
+
+        What is on its way takes no longer than those, and a link keeps its order.
+        """
         self._profile = profile
         self._least_us, spread = profile.link_us
+        latest = self._events.now_us + self._least_us + spread
+        self._events.hasten(self._arrive, self._least_us + spread)
         links = self._size * self._size
         self._cuts = [0] * links
         self._pace_us = [0] * links
         self._spread_us = [spread] * links
-        self._busy_until = [0] * links
+        self._busy_until = [min(until, latest) for until in self._busy_until]
         self._clogs = [0] * links
         for held in [self._held[link] for link in sorted(self._held)]:
             for arguments in held:
                 self._events.after(0, self._arrive, *arguments)
         self._held.clear()
-        adversary, self._adversary = self._adversary, None
-        if adversary is not None:
-            self._hits["adversarial order"] += adversary.changes
-            for arguments in adversary.release():
-                self._events.after(self._least_us, self._arrive, *arguments)
         for sender in range(self._size):
             for receiver in range(sender + 1, self._size):
                 self._connect_later(sender, receiver)

@@ -173,8 +173,11 @@ class SimulatedNode:
         world.started(self)
         self.plan.reached("node.after_listen")
 
-    def arm(self, failpoint: str, hits: int, fault: "Fault") -> None:
-        """Let this member crash when it passes a place that has a name, so many times."""
+    def arm(self, failpoint: str, hits: int = 1, fault: "Fault | None" = None) -> None:
+        """Let this member crash when it passes a place that has a name for the so-manieth time.
+
+        The fault says what the crash leaves and how long it lasts; without one it is like a crash that nobody planned.
+        """
         self.plan.arm(failpoint, hits, fault)
         self._watch_disk()
 
@@ -199,9 +202,9 @@ class SimulatedNode:
         self.disk.no_more_faults()
         self.disk.take_latency_us()
 
-    def later(self, delay_us: int, function: Callable[..., None], *arguments: Any) -> None:
-        """Let something happen to this member, unless its life ends before."""
-        self.world.events.after(delay_us, self._enter, self.life, function, arguments)
+    def later(self, delay_us: int, function: Callable[..., None], *arguments: Any, kind: str = "member") -> None:
+        """Let something happen to this member, unless its life ends before; an adversary is told what kind it is."""
+        self.world.events.due(kind, self.instance, delay_us, self._enter, self.life, function, arguments)
 
     def _enter(self, life: int, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         if life == self.life and self.alive:
@@ -228,7 +231,7 @@ class SimulatedNode:
         except Violation:
             raise
         except StorageError as error:
-            if self.plan.failed or (isinstance(error, StorageFull) and not self.world.healed):
+            if self.disk.failed or (isinstance(error, StorageFull) and not self.world.healed):
                 self.world.crashed(self)
             elif self.rotten:
                 self.world.stopped(self, str(error))
@@ -350,7 +353,7 @@ class SimulatedNode:
             delay_us = least + spread * stream.below("sync", self.instance, FINE) // FINE
             # A crash between the write and its report finds the records on the disk; one before it does not.
             durable = self._flush() if stream.chance("early", self.instance, 0.5) else None
-            self.later(delay_us + self.disk_time_us(), self._synced, durable)
+            self.later(delay_us + self.disk_time_us(), self._synced, durable, kind="disk")
         elif self.gate.has_unsynced and SYNC_TIMER not in self._timers:
             self._timers.set(SetTimer(SYNC_TIMER, IDLE_SYNC_MS))
 
@@ -385,7 +388,7 @@ class SimulatedNode:
             durable = self._flush()
         wait_us = int(FULL_DISK_RETRY_S * 1_000_000) if durable is None else self.disk_time_us()
         if durable is None or wait_us:
-            self.later(wait_us, self._synced, durable)
+            self.later(wait_us, self._synced, durable, kind="disk")
             return
         self._syncing = False
         for output in self.gate.durable(durable):

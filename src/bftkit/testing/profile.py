@@ -25,7 +25,7 @@ class Profile(msgspec.Struct, frozen=True):
     in_order: bool = True
     """Whether a link keeps the order of messages, as one connection does."""
     adversarial: bool = False
-    """Whether an adversary picks which message arrives next, whatever the time: see `AdversarialOrder`."""
+    """Whether an adversary picks what happens next, whatever the time: see `AdversarialHeap`."""
     loss: float = 0.0
     """Share of messages lost between two members, and between clients and members."""
     duplication: float = 0.0

@@ -100,7 +100,7 @@ class SimulatedReader:
         self._send(sends)
         if not self._ticking:
             self._ticking = True
-            self._world.events.after(TICK_US, self._tick)
+            self._world.events.due("reader", self._number, TICK_US, self._tick)
 
     def _send(self, sends: list[Transmit]) -> None:
         for send in sends:
@@ -111,7 +111,7 @@ class SimulatedReader:
         self._send(self._ordered.on_tick(self._now_ms))
         self._ticking = self._ordered.pending
         if self._ticking:
-            self._world.events.after(TICK_US, self._tick)
+            self._world.events.due("reader", self._number, TICK_US, self._tick)
 
     def receive(self, member: ReplicaIndex, reply: ReadReply) -> None:
         """Count a member's answer to a read that went through the log."""
@@ -134,7 +134,7 @@ class SimulatedReader:
         contact = client.below("reader's contact", self._number, self._members)
         self._world.read(contact, self._public_key, canonical(AdminAsk(number, "read", read.request)))
         delay_ms = RETRY_MS + client.below("reader's retry", self._number, RETRY_MS)
-        self._world.events.after(delay_ms * 1_000, self._ask, number, read)
+        self._world.events.due("reader", self._number, delay_ms * 1_000, self._ask, number, read)
 
     def answered(self, answer: AdminAnswer) -> None:
         """Take the answer of the one member that was asked; one that cannot answer now is asked again, or another."""

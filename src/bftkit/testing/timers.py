@@ -55,7 +55,7 @@ class SimulatedTimers:
     def _start(self, timer: str, deadline: int, delay_us: int) -> None:
         self._count += 1
         self._running[timer] = (self._count, deadline)
-        self._node.later(delay_us, self._fire, timer, self._count)
+        self._node.later(delay_us, self._fire, timer, self._count, kind="timers")
 
     def cancel(self, output: CancelTimer) -> None:
         """Stop a timer, if it runs."""

@@ -13,16 +13,14 @@ from bftkit.batteries.counter import Counter
 from bftkit.core.engine import EngineSpec
 from bftkit.core.epoch import Limits
 from bftkit.core.ids import ReplicaIndex, canonical
-from bftkit.core.outputs import Broadcast, Send
-from bftkit.errors import StorageError
+from bftkit.errors import ConfigurationError, StorageError
 from bftkit.replica.client_messages import Busy, SessionId, client_domain
 from bftkit.replica.dissemination import BEYOND_QUOTA
 from bftkit.replica.execution import Answer
 from bftkit.replica.outputs import Report
-from bftkit.replica.settings import ReplicaSettings
 from bftkit.replica.state_machine import StateMachine
 from bftkit.runtime.admin_messages import AdminAnswer
-from bftkit.testing.byzantine import Said, draw_behaviour, make_behaviour
+from bftkit.testing.adversary import AdversarialHeap
 from bftkit.testing.checkers import Checkers, Violation
 from bftkit.testing.choices import Choices, Name
 from bftkit.testing.client import SimulatedClient
@@ -32,6 +30,7 @@ from bftkit.testing.fault_atlas import FaultAtlas, Spare, is_memory
 from bftkit.testing.frames import FrameCodec
 from bftkit.testing.invariants import load_invariants
 from bftkit.testing.journal import Journal
+from bftkit.testing.liars import Liars, choose_liars
 from bftkit.testing.machine import tagged
 from bftkit.testing.nemesis import Fault, chosen_faults, draw_faults, inflict, waits_for_first_start
 from bftkit.testing.network import FINE, Network
@@ -97,6 +96,7 @@ class World:
         journal: Journal | None = None,
         record: bool = False,
         decisions: Mapping[Name, int] | None = None,
+        liars: Liars | None = None,
     ) -> None:
         """Make the world of a seed, in which nothing has happened yet.
 
@@ -105,7 +105,12 @@ class World:
         the faults, and those of `settings`. `journal` takes what happens for people to read. `record` writes down every
         decision, `decisions` are those to follow in place of the seed's: see `Choices`.
 
-        ConfigurationError for a profile that nobody knows, options or a group that the engine does not take;
+        `liars` are members that lie, each with the name of one of the `BEHAVIOURS` or a behaviour of its own, beside
+        those that the profile draws; all together are no more than the engine tolerates, and whose disk may rot is
+        drawn with them in mind.
+
+        ConfigurationError for a profile that nobody knows, options or a group that the engine does not take, liars that
+        it does not tolerate;
         EngineError for an engine that is not installed.
         """
         spec = spec_of(engine)
@@ -114,15 +119,15 @@ class World:
         options = usual_options(spec, settings) if options is None else options
         self.profile = self.drawn = profile
         self.choices = Choices(seed, record=record, decisions=decisions)
-        self.events = EventHeap()
+        self.hits: Tally[str] = Tally()
+        """What went wrong, by class of fault, counted when it did."""
+        self.events = self._event_heap(profile)
         self.signatures: Signatures = RealSignatures() if profile.real_signatures else SignatureRegistry()
         workload = workload or Workload()
         self.make_machine = workload.make_machine
         self.healed = False
         self.counters: Tally[str] = Tally()
         """What members report and do, by name."""
-        self.hits: Tally[str] = Tally()
-        """What went wrong, by class of fault, counted when it did."""
         self._journal = journal
         self._hash = blake2b(digest_size=16)
         self._unhashed: list[tuple[Any, ...]] = []
@@ -144,16 +149,22 @@ class World:
         """The instances; the first of each member stands at its index, a twin behind all of them."""
         self.instances: list[tuple[int, ...]] = [(index,) for index in range(replicas)]
         """For each member, its instances."""
-        self._liars: list[int] = []
-        self._choose_liars(every)
+        self.liars: list[ReplicaIndex] = []
+        """Members that say what they like; twins are honest one by one."""
+        choose_liars(self, liars or {})
         self.atlas = self._atlas()
         """Which disks may rot: no more members lose their memory than may lie."""
         self.network = self._network(journal)
-        self.network.liars = self._liars
+        self.network.liars = self.liars
         self.clients = self._make_clients()
         self._by_key = {client.public_key: client for client in self.clients}
         plan = draw_faults(profile, replicas, self.choices.random("plan"))
         self.faults = chosen_faults(plan, self.choices.crash)
+
+    def _event_heap(self, profile: Profile) -> EventHeap:
+        if not profile.adversarial:
+            return EventHeap()
+        return AdversarialHeap(self.choices.order, profile.duration_ms * 1_000, self.hits)
 
     def _atlas(self) -> FaultAtlas:
         random = self.choices.random("atlas")
@@ -177,60 +188,6 @@ class World:
             journal,
         )
 
-    def _choose_liars(self, every: list[ReplicaSettings]) -> None:
-        """Let as many members lie as the profile wants and the engine tolerates."""
-        random = self.choices.random("liars")
-        most = min(self.profile.liars, self.tolerated)
-        for number, index in enumerate(random.sample(range(len(every)), most)):
-            name = draw_behaviour(random)
-            if not self.choices.byzantine.chance("liar", index, 1.0):
-                continue
-            if self.profile.twins and number == 0:
-                self.distrust(index, "twins")
-                self.instances[index] = (index, len(self.nodes))
-                twin = SimulatedNode(self, every[index], len(self.nodes))
-                twin.honest = False
-                twin.rewrite = partial(self._twin_says, twin)
-                self.nodes.append(twin)
-                continue
-            self.let_lie(index, name)
-
-    def distrust(self, index: ReplicaIndex, why: str) -> None:
-        """Let a member be one that need not keep to the rules."""
-        self.nodes[index].honest = False
-        self.checkers.suspects[index] = why
-        for node in self.nodes:
-            node.verify_stage.hash_bodies = True
-
-    def _twin_says(self, twin: SimulatedNode, outputs: list[Any]) -> list[Any]:
-        """Note that the second instance of a member says something for the first time."""
-        if any(isinstance(output, Send | Broadcast) for output in outputs):
-            self.hits["byzantine: twins"] += 1
-            twin.rewrite = None
-        return outputs
-
-    def let_lie(self, index: ReplicaIndex, name: str) -> None:
-        """Let a member behave in one of the ways of `bftkit.testing.byzantine`."""
-        self.distrust(index, name)
-        node = self.nodes[index]
-        behave = make_behaviour(
-            name,
-            spec=self.settings.spec,
-            own=index,
-            members=len(self.settings.membership),
-            random=self.choices.random("behaviour", index),
-        )
-
-        def speak_until_it_lies(to: ReplicaIndex, message: Any) -> Said:
-            said = behave(to, message)
-            if node.speak is speak_until_it_lies and said != [(to, message)]:
-                self.hits[f"byzantine: {name}"] += 1
-                node.speak = behave
-            return said
-
-        node.speak = speak_until_it_lies
-        self._liars.append(index)
-
     @property
     def tolerated(self) -> int:
         """Count the members that may lie or forget: none where the engine tolerates crashes only."""
@@ -243,13 +200,18 @@ class World:
         """Start all members and clients, and let the faults come."""
         at_first_start = [fault for fault in self.faults if waits_for_first_start(fault)]
         for fault in at_first_start:
-            self._inflict(fault)
+            self.unless_healed(self._inflict, fault)
         for node in self.nodes:
             node.start()
         for number, client in enumerate(self.clients):
             self.events.after(self.choices.client.below("start", number, 50_000), client.start)
         for fault in [fault for fault in self.faults if fault not in at_first_start]:
-            self.events.after(fault.at_us, self._inflict, fault)
+            self.events.after(fault.at_us, self.unless_healed, self._inflict, fault)
+
+    def unless_healed(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Let a fault begin now: this is how every one does, and none once everything has healed."""
+        if not self.healed:
+            function(*arguments)
 
     def _inflict(self, fault: Fault) -> None:
         self.trace("f", fault.members[0], fault.number, fault.kind)
@@ -259,6 +221,7 @@ class World:
         """End every fault, and start whoever is down, unless it has stopped for good."""
         self.healed = True
         self.profile = CALM
+        self.events.keep_time()
         self.network.calm_down(CALM)
         for node in self.nodes:
             node.no_more_faults()
@@ -325,12 +288,7 @@ class World:
         if chosen is None:
             return
         node, path = whole[chosen[0]], chosen[1]
-        node.rotten = True
-        if is_memory(path):
-            node.forgetful = True
-            self.checkers.suspects.setdefault(node.index, "its disk was damaged")
-        else:
-            self.checkers.robbed.setdefault(node.index, "a snapshot was damaged")
+        self._loses(node, path)
         count = partial(self._rotted, node)
         # What goes to the wrong place may end up in anybody's memory.
         kinds = ("bit_flips", "misdirected_reads", "misdirected_writes")[: 3 if is_memory(path) else 2]
@@ -348,11 +306,35 @@ class World:
         if node.alive:
             self.crashed(node, fault)
 
+    def damage(self, member: ReplicaIndex, path: str) -> None:
+        """Flip a bit of a member's file, and crash the member, so that it reads what is left.
+
+        ConfigurationError where the atlas does not allow it: whoever is among `atlas.victims` may lose anything, and
+        `Profile.spare` says what else may be lost.
+        """
+        if not self.atlas.may_damage(member, path):
+            may = ", ".join(f"n{victim}" for victim in self.atlas.victims) or "nobody"
+            raise ConfigurationError(f"{path} of n{member} may not be damaged: {may} may lose everything in this run")
+        node, random = self.nodes[member], self.choices.random("damage", member, self.events.now_us)
+        node.disk.flip_bit(path, random=random, then=partial(self._rotted, node, "bit_flips"))
+        self._loses(node, path)
+        if node.alive:
+            self.crashed(node)
+
+    def _loses(self, node: SimulatedNode, path: str) -> None:
+        """Note that what stands in a member's file may be lost."""
+        node.rotten = True
+        if is_memory(path):
+            node.forgetful = True
+            self.checkers.suspects.setdefault(node.index, "its disk was damaged")
+        else:
+            self.checkers.robbed.setdefault(node.index, "a snapshot was damaged")
+
     def _rotted(self, node: SimulatedNode, kind: str, fault: Fault | None = None) -> None:
         """Count damage that somebody met; a member that wrote to the wrong place crashes soon, so that it reads it."""
         self.hits[kind] += 1
         if fault is not None:
-            node.later(1 + fault.number % SOON_US, self.crashed, node, fault)
+            node.later(1 + fault.number % SOON_US, self.unless_healed, self.crashed, node, fault)
 
     def spoilt(self, node: SimulatedNode, sender: ReplicaIndex) -> None:
         """Note that a frame did not survive its way: the connection that it came over breaks."""
@@ -368,8 +350,12 @@ class World:
         """
         if self.drawn.spare is Spare.NOTHING:
             return any(node.rotten for node in self.nodes)
-        gone = {node.index for node in self.nodes if node.stopped or node.index in self.checkers.suspects}
-        return bool(self.checkers.robbed) and len(gone) > self.tolerated
+        return bool(self.checkers.robbed) and self.faulty > self.tolerated
+
+    @property
+    def faulty(self) -> int:
+        """Count the members on whom nobody can rely: they lie, may have forgotten what they signed, or have stopped."""
+        return len({node.index for node in self.nodes if node.stopped or node.index in self.checkers.suspects})
 
     def is_trusted(self, member: ReplicaIndex) -> bool:
         """Say whether what a member sends must be well-formed."""
@@ -412,38 +398,39 @@ class World:
         if client is not None:
             self._senders[self._tokens] = client
         for instance in self.instances[member]:
-            self._carry(member, self.nodes[instance].submit, self._tokens, data)
+            self._carry("requests", member, self.nodes[instance].submit, self._tokens, data)
 
     def answer(self, member: ReplicaIndex, answer: Answer) -> None:
         """Carry a member's answer to the client whom it concerns, or lose it."""
         client = self._by_key.get(answer.public_key)
         if client is not None:
-            self._carry(member, client.receive, member, answer.reply)
+            self._carry("answers", member, client.receive, member, answer.reply)
 
     def read(self, member: ReplicaIndex, public_key: bytes, data: bytes) -> None:
         """Carry a client's question to the one member whom it believes, or lose it."""
         for instance in self.instances[member]:
-            self._carry(member, self.nodes[instance].read, public_key, data)
+            self._carry("requests", member, self.nodes[instance].read, public_key, data)
 
     def answer_read(self, member: ReplicaIndex, public_key: bytes, answer: AdminAnswer) -> None:
         """Carry that member's answer back, or lose it."""
         client = self._by_key.get(public_key)
         if client is not None:
-            self._carry(member, client.reader.answered, answer)
+            self._carry("answers", member, client.reader.answered, answer)
 
     def refused(self, member: ReplicaIndex, token: int, reason: str, session: SessionId = (0, 0)) -> None:
         """Carry a member's refusal of a request to whoever sent it, or lose it."""
         self.counters[f"refused: {reason}"] += 1
         client = self._senders.get(token)
         if client is not None:
-            self._carry(member, client.receive, member, Busy(session, 0, reason))
+            self._carry("answers", member, client.receive, member, Busy(session, 0, reason))
 
-    def _carry(self, member: ReplicaIndex, function: Callable[..., None], *arguments: Any) -> None:
+    def _carry(self, kind: str, member: ReplicaIndex, function: Callable[..., None], *arguments: Any) -> None:
         stream, profile = self.choices.links, self.profile
         if stream.chance("loss", member, profile.loss):
             return
         least, spread = profile.link_us
-        self.events.after(least + spread * stream.below("delay", member, FINE) // FINE, function, *arguments)
+        delay_us = least + spread * stream.below("delay", member, FINE) // FINE
+        self.events.due(kind, member, delay_us, function, *arguments)
 
     # -- the trace --------------------------------------------------------------------------------
 
