@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+from bftkit.core.batch import make_batch
 from bftkit.testing.choices import Choices
 from bftkit.testing.clock import EventHeap
 from bftkit.testing.journal import Journal
-from bftkit.testing.network import Network, SpoiltFrame
+from bftkit.testing.network import LARGE_BYTES, Network, SpoiltFrame
 from bftkit.testing.profile import Profile
 
 SECOND = 1_000_000
@@ -185,6 +186,25 @@ def test_a_liar_sends_again_as_its_own_what_others_have_sent():
     assert {message for sender, _, message in watched.heard if sender == 2}
     assert watched.hits["replay by a liar"]
     assert watched.hits["replay"]
+
+
+def test_bulk_is_lost_where_everything_else_passes():
+    watched = Watched()
+    body = make_batch(0, 1, [b"x"], 1)
+    watched.network.shed(0, 1, 1)
+    watched.network.send(0, 1, body)
+    watched.network.send(0, 1, bytes(LARGE_BYTES + 1))
+    watched.network.send(0, 1, bytes(LARGE_BYTES))
+    watched.network.send(0, 1, "a vote")
+    watched.network.send(1, 0, body)
+    watched.run()
+    assert [message for _, _, message in watched.heard if message != body] == [bytes(LARGE_BYTES), "a vote"]
+    assert [(sender, receiver) for sender, receiver, message in watched.heard if message == body] == [(1, 0)]
+    assert watched.hits["lost_bulk"] == 2
+    watched.network.shed(0, 1, -1)
+    watched.network.send(0, 1, body)
+    watched.run()
+    assert (0, 1, body) in watched.heard
 
 
 def test_a_slow_link_takes_its_time_for_each_message():

@@ -326,6 +326,14 @@ def _throttle(world: "World", fault: Fault) -> None:
         world.events.after(fault.lasts_us, world.network.pace, sender, receiver, 0)
 
 
+def _shed_bulk(world: "World", fault: Fault) -> None:
+    """Keep bodies and states from a member, or from it to some others, while everything else passes."""
+    links = _both_ways(fault.members[:1], fault.members[1 : 1 + fault.share])
+    for sender, receiver in links if fault.number & 1 else [link for link in links if link[1] == fault.members[0]]:
+        world.network.shed(sender, receiver, 1)
+        world.events.after(fault.lasts_us, world.network.shed, sender, receiver, -1)
+
+
 def _reset(world: "World", fault: Fault) -> None:
     world.network.reset(fault.members[0], fault.members[-1])
 
@@ -352,5 +360,6 @@ _INFLICT: dict[str, Callable[["World", Fault], None]] = {
     "flaps": _flap,
     "clogs": _clog,
     "throttles": _throttle,
+    "lost_bulk": _shed_bulk,
     "resets": _reset,
 }

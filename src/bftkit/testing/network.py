@@ -4,6 +4,8 @@ from collections import Counter as Tally
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from bftkit.core.batch import BatchBody
+from bftkit.replica.messages import SnapshotChunk
 from bftkit.testing.choices import Stream
 from bftkit.testing.clock import EventHeap
 from bftkit.testing.journal import Journal
@@ -18,12 +20,20 @@ FINE = 1_024
 ARCHIVED = 1 << 16
 """Messages that may come once more: all that a usual run sends; beyond that, later ones in the place of others."""
 
+LARGE_BYTES = 512
+"""Frames that are longer count as bulk."""
+
 RESENT = 0.25
 """Share of the old messages that a liar, where there is one, sends under its own name."""
 
 
 class SpoiltFrame(bytes):
     """A frame that was changed on its way: whoever gets it must refuse it, and may do no worse."""
+
+
+def is_bulk(message: Any) -> bool:
+    """Say whether a message is bulk, which outboxes shed first: bodies and states are, however small they are here."""
+    return len(message) > LARGE_BYTES if isinstance(message, bytes) else isinstance(message, BatchBody | SnapshotChunk)
 
 
 class Network:
@@ -64,6 +74,8 @@ class Network:
         self._held: dict[int, list[tuple[Any, ...]]] = {}
         self._pace_us = [0] * links
         """How long each message occupies the link, where it is slow."""
+        self._sheds = [0] * links
+        """How many faults lose bulk that goes this way."""
         least, spread = profile.link_us
         self._least_us = least
         self._spread_us = [1 + spread * stream.below("share", link, FINE) // FINE for link in range(links)]
@@ -87,6 +99,10 @@ class Network:
             self._lose(sender, receiver, message)
             return
         profile, stream = self._profile, self._stream
+        if self._sheds[link] and is_bulk(message):
+            self._hits["lost_bulk"] += 1
+            self._lose(sender, receiver, message)
+            return
         if profile.loss and stream.chance("loss", link, profile.loss):
             self._hits["loss"] += 1
             self._lose(sender, receiver, message)
@@ -248,6 +264,11 @@ class Network:
         """Let each message occupy a link for so long; 0 for no time."""
         self._pace_us[sender * self._size + receiver] = pace_us
 
+    def shed(self, sender: int, receiver: int, more: int) -> None:
+        """Let one fault more, or less, lose bulk on its way, while everything else passes."""
+        link = sender * self._size + receiver
+        self._sheds[link] = max(0, self._sheds[link] + more)
+
     def calm_down(self, profile: Profile) -> None:
         """End all faults, whatever they were, and go on with the delays of a calm profile.
 
@@ -263,6 +284,7 @@ class Network:
         self._spread_us = [spread] * links
         self._busy_until = [min(until, latest) for until in self._busy_until]
         self._clogs = [0] * links
+        self._sheds = [0] * links
         for held in [self._held[link] for link in sorted(self._held)]:
             for arguments in held:
                 self._events.after(0, self._arrive, *arguments)

@@ -47,6 +47,7 @@ class Profile(msgspec.Struct, frozen=True):
     clogs: int = 0
     """Rounds in which links stop one by one, lose nothing, and are released in random order."""
     throttles: int = 0
+    lost_bulk: int = 0
     """Links over which each message takes its time."""
     resets: int = 0
     """Connections that break and are made again."""
@@ -156,6 +157,7 @@ PLANNED = (
     "flaps",
     "clogs",
     "throttles",
+    "lost_bulk",
     "resets",
 )
 """Fields of a profile that say how often something happens at a moment that is planned beforehand."""
@@ -164,7 +166,7 @@ CALM = Profile()
 """Nothing goes wrong."""
 
 _NETWORK = ("loss", "duplication", "spike", "replay", "corruption", "reorder", "adversarial", "partitions",
-            "partial_partitions", "cuts", "flaps", "clogs", "throttles", "resets")  # fmt: skip
+            "partial_partitions", "cuts", "flaps", "clogs", "throttles", "lost_bulk", "resets")  # fmt: skip
 _CRASH = ("crashes", "crashes_at_output", "crashes_in_disk", "crashes_in_recovery", "crash_loops", "power_cuts",
           "failpoints", "pauses", "slow_apply")  # fmt: skip
 _DISK = ("sync_errors", "full_disks", "stalled_disks", "short_writes", "io_errors", "slow_disk", "rot",
@@ -288,6 +290,7 @@ _MOST = {
     "flaps": 2,
     "clogs": 2,
     "throttles": 3,
+    "lost_bulk": 4,
     "resets": 6,
 }
 """How often a planned fault happens at most."""
