@@ -3,8 +3,8 @@
 ``python -m tests.integration.fault_run --seconds 1800 --seed 7`` starts four nodes (or ``--replicas`` of ``--engine``)
 with mutual TLS and fsync on, and a proxy on each link between them and to clients; lets clients read, write, compare
 and add; kills, pauses, cuts off and starves the nodes; and ends with one JSON document. The exit code is 0 only if the
-history is linearizable, nothing that was acknowledged is gone, all states are equal, no node ended or complained without
-a reason, and the run was busy enough to prove anything.
+history is linearizable, nothing that was acknowledged is gone, all states are equal, no node ended or complained
+without a reason, and the run was busy enough to prove anything.
 """
 
 from __future__ import annotations
