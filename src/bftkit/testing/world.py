@@ -13,6 +13,7 @@ from bftkit.batteries.counter import Counter
 from bftkit.core.engine import EngineSpec
 from bftkit.core.epoch import Limits
 from bftkit.core.ids import ReplicaIndex, canonical
+from bftkit.core.quorum import FaultModel
 from bftkit.errors import ConfigurationError, StorageError
 from bftkit.replica.client_messages import Busy, SessionId, client_domain
 from bftkit.replica.dissemination import BEYOND_QUOTA
@@ -191,8 +192,8 @@ class World:
     @property
     def tolerated(self) -> int:
         """Count the members that may lie or forget: none where the engine tolerates crashes only."""
-        quorum = self.settings.membership.quorum
-        return quorum.faults if quorum.weak > 1 else 0
+        byzantine = self.settings.spec.fault_model is FaultModel.BYZANTINE
+        return self.settings.membership.quorum.faults if byzantine else 0
 
     # -- phases -----------------------------------------------------------------------------------
 
