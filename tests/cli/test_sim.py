@@ -39,6 +39,8 @@ def test_a_campaign_has_the_keys_that_scripts_read(capsys):
     assert found["events_per_s"] > 0
     assert found["violations"] == []
     assert found["faults_hit"]
+    assert "node.after_listen" in found["failpoints_not_hit"]
+    assert {"silent", "twins"} <= set(found["behaviours_not_hit"])
 
 
 def test_a_broken_rule_ends_with_4_and_says_how_to_see_it_again(capsys, broken, monkeypatch):
@@ -99,6 +101,15 @@ def test_a_failing_schedule_is_made_small_and_replays_from_its_file(capsys, tmp_
     assert f"broken: {found['violation']}" in capsys.readouterr().out
     assert run(["sim", "replay", "8", "--decisions", str(out)]) == 2
     assert "is about seed 7" in capsys.readouterr().err
+    for contradiction, says in (
+        (["--engine", "hotstuff"], "is about engine pbft, not engine hotstuff"),
+        (["--replicas", "7"], "is about 4 replicas, not 7 replicas"),
+        (["--profile", "calm"], "is about profile network, not profile calm"),
+        (["--option", "view_timeout_ms=900"], "is about no options, not options view_timeout_ms=900"),
+    ):
+        assert run(["sim", "replay", "7", "--decisions", str(out), *contradiction]) == 2
+        assert says in capsys.readouterr().err
+    assert run(["sim", "replay", "7", "--decisions", str(out), "--engine", "pbft", "--profile", "network"]) == 4
 
 
 def test_a_file_that_holds_no_case_is_refused(capsys, tmp_path):

@@ -1,10 +1,10 @@
 """Hurt a cluster of real processes for as long as you like, under load, and look whether anybody could tell.
 
 ``python -m tests.integration.fault_run --seconds 1800 --seed 7`` starts four nodes (or ``--replicas`` of ``--engine``)
-with mutual TLS and fsync on, and a proxy on each link between them; lets clients read, write, compare and add; kills,
-pauses, cuts off and starves the nodes; and ends with one JSON document. The exit code is 0 only if the history is
-linearizable, nothing that was acknowledged is gone, all states are equal, no node ended or complained without a reason,
-and the run was busy enough to prove anything.
+with mutual TLS and fsync on, and a proxy on each link between them and to clients; lets clients read, write, compare
+and add; kills, pauses, cuts off and starves the nodes; and ends with one JSON document. The exit code is 0 only if the
+history is linearizable, nothing that was acknowledged is gone, all states are equal, no node ended or complained
+without a reason, and the run was busy enough to prove anything.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _report(history: History, nemesis: ProcessNemesis, elapsed: float, equal: bo
     begun = time.monotonic()
     verdict = history.judge()
     lost = 0 if verdict.ok else history.lost
-    missing = sorted({name for name, _ in nemesis.ways} - set(nemesis.hits))
+    missing = sorted(nemesis.missing)
     problem = history_problem(operations, seconds=elapsed, least_per_second=LEAST_PER_SECOND)
     if history.unread:
         problem = f"{history.unread} keys were not read in the end"
@@ -124,7 +124,7 @@ def _report(history: History, nemesis: ProcessNemesis, elapsed: float, equal: bo
         "queries": history.queries,
         "keys": len({one.key for one in operations}),
         "longest_gap_s": round(history.longest_gap_s, 2),
-        "faults": dict(sorted(nemesis.hits.items())),
+        "faults": {name: count for name, count in sorted(nemesis.hits.items()) if count},
         "linearizable": verdict.linearizable,
         "reason": verdict.reason,
         "where": [msgspec.to_builtins(one) for one in (*verdict.prefix[-3:], *verdict.stuck)] if not verdict.ok else [],

@@ -1,4 +1,5 @@
-"""Whoever hurts a cluster of real processes: kills, pauses, limits, failpoints, damaged files, and everything on links.
+"""Whoever hurts a cluster of real processes: kills, pauses, limits, failpoints, damaged files, and everything on links,
+those of clients too.
 
 A way counts when what it needs was there: a process that ran, or a connection.
 
@@ -24,6 +25,8 @@ from tests.integration.proxied_cluster import ProxiedCluster
 
 ENOUGH_FREE_BYTES = 200_000
 """How much a file may still grow when its length is bounded."""
+PAUSE_S = (0.5, 2.0)
+"""Least and longest pause between two things that are done."""
 START_S = 20.0
 """How long a member may take to be ready, or to say why it is not going to be."""
 LEAST_DAMAGED_BYTES = 4_096
@@ -51,6 +54,10 @@ class ProcessNemesis:
             ("throttle", self.throttle),
             ("reset", self.reset),
             ("truncate", self.truncate),
+            ("clients delayed", self.delay_clients),
+            ("clients throttled", self.throttle_clients),
+            ("clients reset", self.reset_clients),
+            ("clients truncated", self.truncate_clients),
             ("file limit", self.file_limit),
             ("descriptor limit", self.descriptor_limit),
             ("slow disk", self.slow_disk),
@@ -68,9 +75,19 @@ class ProcessNemesis:
             for name, way in self._chance.sample(self.ways, len(self.ways)):
                 if until.is_set():
                     return
-                self.hits[name] += await way()
+                await self.do(name, way)
                 self.restart_ended()
-                await anyio.sleep(self._chance.uniform(0.5, 2.0))
+                await anyio.sleep(self._chance.uniform(*PAUSE_S))
+
+    async def do(self, name: str, way: Callable[[], Awaitable[bool]]) -> None:
+        """Do one thing, and count it if there was somebody to whom it could be done."""
+        if await way():
+            self.hits[name] += 1
+
+    @property
+    def missing(self) -> list[str]:
+        """List the ways that nobody has met up to now."""
+        return [name for name, _ in self.ways if not self.hits[name]]
 
     def restart_ended(self) -> None:
         """Start again whoever has stopped by itself, as whatever supervises a node would."""
@@ -262,7 +279,17 @@ class ProcessNemesis:
         return there
 
     async def delay(self) -> bool:
-        links = self._some_links(6)
+        return await self._delay(self._some_links(6))
+
+    async def delay_clients(self) -> bool:
+        return await self._delay(self._some_doors())
+
+    def _some_doors(self) -> list[LinkProxy]:
+        """Draw some members, all of them at times, and return where clients reach them."""
+        doors = list(self._cluster.client_links.values())
+        return self._chance.sample(doors, self._chance.randint(1, len(doors)))
+
+    async def _delay(self, links: list[LinkProxy]) -> bool:
         there = connected(links)
         for link in links:
             link.there.delay_s, link.back.delay_s = self._chance.uniform(0, 0.2), self._chance.uniform(0, 0.2)
@@ -272,7 +299,12 @@ class ProcessNemesis:
         return there
 
     async def throttle(self) -> bool:
-        links = self._links_of(self._one())
+        return await self._throttle(self._links_of(self._one()))
+
+    async def throttle_clients(self) -> bool:
+        return await self._throttle(self._some_doors())
+
+    async def _throttle(self, links: list[LinkProxy]) -> bool:
         there = connected(links)
         for link in links:
             link.there.bytes_per_s = link.back.bytes_per_s = 20_000.0
@@ -282,19 +314,32 @@ class ProcessNemesis:
         return there
 
     async def reset(self) -> bool:
-        broken = sum(link.reset() for link in self._cluster.links.values())
-        self.hits["connections reset"] += broken
+        return self._reset(self._cluster.links.values())
+
+    async def reset_clients(self) -> bool:
+        return self._reset(self._some_doors())
+
+    def _reset(self, links: Iterable[LinkProxy]) -> bool:
+        broken = sum(link.reset() for link in links)
+        if broken:
+            self.hits["connections reset"] += broken
         return broken > 0
 
     async def truncate(self) -> bool:
-        links = [link for link in self._some_links(6) if link.connections]
-        for link in links:
+        return self._truncate(self._some_links(6))
+
+    async def truncate_clients(self) -> bool:
+        return self._truncate(self._some_doors())
+
+    def _truncate(self, links: Iterable[LinkProxy]) -> bool:
+        there = [link for link in links if link.connections]
+        for link in there:
             self._chance.choice((link.there, link.back)).cuts_next = True
-        return bool(links)
+        return bool(there)
 
     async def heal(self) -> None:
         """End everything, and start everybody afresh who may be armed or slow."""
-        for link in self._cluster.links.values():
+        for link in (*self._cluster.links.values(), *self._cluster.client_links.values()):
             link.heal()
         for name in self._cluster.names:
             if self._cluster.stands_still(name):

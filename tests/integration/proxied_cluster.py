@@ -1,4 +1,4 @@
-"""A cluster of real processes whose members reach each other through proxies, with more ways to be hurt."""
+"""A cluster of real processes that members and clients reach through proxies, with more ways to be hurt."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from pathlib import Path
 
 import anyio.abc
 
+from bftkit.runtime.client_files import CLIENT_FOLDER
 from tests.integration.link_proxy import LinkProxy
 from tests.integration.process_cluster import ProcessCluster
 
 PEER_ADDRESS = re.compile(r'(?P<key>peer_address = )"(?P<address>[^"]+)"')
-
+CLIENT_ADDRESS = re.compile(r'(?P<key>client_address = )"(?P<address>[^"]+)"')
 
 CODES_OF_ACTIONS = {"kill": {-signal.SIGKILL}, "error": {1, 2}}
 """Exit codes with which a member may end because of what a failpoint does: a disk that fails stops a node."""
@@ -25,12 +26,17 @@ CODES_WITHOUT_SPACE = (1, 2)
 
 
 class ProxiedCluster(ProcessCluster):
-    """Each member's copy of the genesis says where *it* finds the others: at proxies of its own."""
+    """Each member's copy of the genesis says where *it* finds the others: at proxies of its own.
+
+    So does the clients' copy.
+    """
 
     def __init__(self, folder: Path, **how: object) -> None:
         super().__init__(folder, **how)  # type: ignore[arg-type]  # handed on as they are
         self.links: dict[tuple[str, str], LinkProxy] = {}
         """By who dials and who is dialled."""
+        self.client_links: dict[str, LinkProxy] = {}
+        """Where clients reach each member."""
         self.failpoints: dict[str, str] = {}
         """For members that are started from now on, the failpoints that are armed."""
         self.paused: set[str] = set()
@@ -47,28 +53,36 @@ class ProxiedCluster(ProcessCluster):
 
     async def put_proxies(self, tasks: anyio.abc.TaskGroup) -> None:
         """Stand a proxy on each link; before any member is started."""
-        addresses = dict(zip(self.names, self._addresses(self.names[0]), strict=True))
+        peers, doors = (self._addresses(self.names[0], kind) for kind in (PEER_ADDRESS, CLIENT_ADDRESS))
         for name in self.names:
-            found: dict[str, str] = {}
-            for other in self.names:
-                if other != name:
-                    link = self.links[name, other] = LinkProxy(addresses[other])
-                    found[addresses[other]] = await link.listen()
-                    tasks.start_soon(link.serve)
-            self._redirect(name, found)
+            between = {other: LinkProxy(peers[other]) for other in self.names if other != name}
+            self.links.update({(name, other): link for other, link in between.items()})
+            await self._redirect(name, PEER_ADDRESS, between, tasks)
+        self.client_links = {name: LinkProxy(doors[name]) for name in self.names}
+        await self._redirect(CLIENT_FOLDER, CLIENT_ADDRESS, self.client_links, tasks)
 
-    def _genesis(self, name: str) -> Path:
-        return self.folder / name / "genesis.toml"
+    def _genesis(self, folder: str) -> Path:
+        return self.folder / folder / "genesis.toml"
 
-    def _addresses(self, name: str) -> list[str]:
-        return [found["address"] for found in PEER_ADDRESS.finditer(self._genesis(name).read_text())]
+    def _addresses(self, folder: str, kind: re.Pattern[str]) -> dict[str, str]:
+        found = [match["address"] for match in kind.finditer(self._genesis(folder).read_text())]
+        return dict(zip(self.names, found, strict=True))
 
-    def _redirect(self, name: str, found: dict[str, str]) -> None:
+    async def _redirect(
+        self, folder: str, kind: re.Pattern[str], links: dict[str, LinkProxy], tasks: anyio.abc.TaskGroup
+    ) -> None:
+        """Write the addresses of some proxies where a copy of the genesis says those of members, and serve them."""
+        proxies = {}
+        for name, address in self._addresses(folder, kind).items():
+            if name in links:
+                proxies[address] = await links[name].listen()
+                tasks.start_soon(links[name].serve)
+
         def other(match: re.Match[str]) -> str:
-            return f'{match["key"]}"{found.get(match["address"], match["address"])}"'
+            return f'{match["key"]}"{proxies.get(match["address"], match["address"])}"'
 
-        path = self._genesis(name)
-        path.write_text(PEER_ADDRESS.sub(other, path.read_text()))
+        path = self._genesis(folder)
+        path.write_text(kind.sub(other, path.read_text()))
 
     def environment(self, name: str) -> dict[str, str]:
         """Arm the failpoints of a member."""

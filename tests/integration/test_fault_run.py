@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import random
 import sys
+from collections import Counter
 from pathlib import Path
 
 import anyio
 import pytest
 
+from tests.integration import process_nemesis
 from tests.integration.fault_run import hurt
 from tests.integration.link_proxy import LinkProxy
+from tests.integration.process_nemesis import ProcessNemesis
+from tests.integration.proxied_cluster import ProxiedCluster
 
 SECONDS = 35.0
 
@@ -34,6 +39,44 @@ async def test_nobody_can_tell_that_the_nodes_are_hurt(tmp_path: Path) -> None:
     assert report["queries"] > 0
     assert report["unknown"] <= 0.2 * report["operations"]
     assert len(report["faults"]) > 4
+    assert all(report["faults"].values())
+
+
+class Helpless(ProcessNemesis):
+    """Has one way to do harm, which works from the second time on, and one that never does."""
+
+    def __init__(self, over: anyio.Event) -> None:
+        super().__init__(ProxiedCluster.__new__(ProxiedCluster), random.Random(1))
+        self.tries = Counter[str]()
+        self._over = over
+        self.ways = (("second", self.second), ("never", self.never))
+
+    async def second(self) -> bool:
+        self.tries["second"] += 1
+        return self.tries["second"] > 1
+
+    async def never(self) -> bool:
+        self.tries["never"] += 1
+        if self.tries["never"] == 3:
+            self._over.set()
+        return False
+
+    def restart_ended(self) -> None:
+        """There is nobody."""
+
+
+@pytest.mark.anyio
+async def test_a_way_that_does_nothing_does_not_count_as_done(monkeypatch):
+    monkeypatch.setattr(process_nemesis, "PAUSE_S", (0.0, 0.0))
+    over = anyio.Event()
+    nemesis = Helpless(over)
+    assert nemesis.missing == ["second", "never"]
+    await nemesis.do("second", nemesis.second)
+    assert nemesis.missing == ["second", "never"]
+    await nemesis.run(over)
+    assert nemesis.tries["never"] == 3
+    assert nemesis.missing == ["never"]
+    assert dict(nemesis.hits) == {"second": nemesis.tries["second"] - 1}
 
 
 # --- The proxy ------------------------------------------------------------------------------------------------------

@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from bftkit.core.outputs import Persist
 from bftkit.errors import ConfigurationError, EngineError
 from bftkit.testing import program
+from bftkit.testing.byzantine import BEHAVIOURS
 from bftkit.testing.campaign import CampaignError, make_plan, run_campaign, shard_of
 from bftkit.testing.campaign_state import MOST_FINDINGS, CampaignState, Figures, Finding, Plan
 from bftkit.testing.client import SimulatedClient
+from bftkit.testing.nemesis import FAILPOINTS
 from bftkit.testing.simulation import run_schedule
 from bftkit.testing.solo import SoloEngine
 
@@ -307,3 +309,14 @@ def test_a_file_of_another_campaign_is_refused(tmp_path):
     file.mkdir()
     assert "cannot be read" in refusal()
     assert "cannot be written" in refusal(resume=tmp_path / "none" / "state.json")
+
+
+def test_what_nobody_met_is_listed():
+    result = run_campaign(range(6), engine="pbft", profile="byzantine", executor=Inline())
+    told = {name.removeprefix("byzantine: ") for name in result.figures.faults_hit if name.startswith("byzantine: ")}
+    assert set(result.behaviours_hit) == told
+    assert set(result.behaviours_hit) | set(result.behaviours_not_hit) == {*BEHAVIOURS, "twins"}
+    assert len(result.behaviours_hit) + len(result.behaviours_not_hit) == len(BEHAVIOURS) + 1
+    assert set(result.failpoints_not_hit) == set(FAILPOINTS), "this profile arms none"
+    alone = run_campaign(range(1), **SOLO, executor=Inline())
+    assert (alone.behaviours_hit, alone.behaviours_not_hit) == ((), ()), "nobody may lie"

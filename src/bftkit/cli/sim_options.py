@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
+from click import get_current_context
+from click.core import ParameterSource
 
 from bftkit.errors import ConfigurationError
 
@@ -90,12 +92,32 @@ def case_options(function: F) -> F:
 def case_of(
     seed: int, engine: str, replicas: int, profile: str, settings: tuple[tuple[str, str], ...], file: Path | None
 ) -> "Case":
-    """Return the case of a seed, with every decision that it takes, or the one that a file holds."""
+    """Return the case of a seed, with every decision that it takes, or the one that a file holds.
+
+    ConfigurationError where the file contradicts what was said on the command line.
+    """
     from bftkit.testing.shrink import Case, record_case
 
     if file is None:
         return record_case(seed, engine=engine, replicas=replicas, profile=profile, settings=settings)[0]
     case = Case.read(file)
+    said = {"engine": engine, "replicas": replicas, "profile": profile, "settings": settings}
+    held = {"engine": case.engine, "replicas": case.replicas, "profile": case.profile.name, "settings": case.settings}
     if case.seed != seed:
         raise ConfigurationError(f"{file} is about seed {case.seed}, not {seed}")
+    for name, value in said.items():
+        if _was_said(name) and value != held[name]:
+            raise ConfigurationError(f"{file} is about {_in_words(name, held[name])}, not {_in_words(name, value)}")
     return case
+
+
+def _was_said(parameter: str) -> bool:
+    """Say whether whoever runs this command has given a value, beside the default."""
+    source = get_current_context().get_parameter_source(parameter)
+    return source not in (None, ParameterSource.DEFAULT)
+
+
+def _in_words(parameter: str, value: Any) -> str:
+    if parameter == "settings":
+        return f"options {', '.join(f'{name}={each}' for name, each in value)}" if value else "no options"
+    return f"{value} replicas" if parameter == "replicas" else f"{parameter} {value}"

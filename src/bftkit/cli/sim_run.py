@@ -112,6 +112,7 @@ def document_of(result: "CampaignResult") -> dict[str, Any]:
         "violations": msgspec.to_builtins(figures.findings),
         "faults_hit": dict(sorted(figures.faults_hit.items())),
         "failpoints_not_hit": list(result.failpoints_not_hit),
+        "behaviours_not_hit": list(result.behaviours_not_hit),
         "commits": figures.commits,
         "swaps": 0,
         "commands": figures.commands,
@@ -137,6 +138,8 @@ def _words(result: "CampaignResult") -> str:
         lines.append(f"faults: {counts(figures.faults_hit)}")
     if result.failpoints_hit:
         lines.append(f"failpoints never hit: {', '.join(result.failpoints_not_hit) or 'none'}")
+    if result.behaviours_hit:
+        lines.append(f"lies never told: {', '.join(result.behaviours_not_hit) or 'none'}")
     if figures.findings:
         lines.append(told(figures.findings[:SHOWN_FINDINGS]))
     if figures.violated > SHOWN_FINDINGS:

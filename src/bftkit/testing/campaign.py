@@ -14,10 +14,13 @@ from pathlib import Path
 
 import msgspec
 
+from bftkit.core.quorum import FaultModel
 from bftkit.errors import BftkitError, ConfigurationError, EngineError
 from bftkit.plugins import load_engine
+from bftkit.testing.byzantine import BEHAVIOURS
 from bftkit.testing.campaign_state import CampaignState, Figures, Finding, Plan, read_state
 from bftkit.testing.crash_plan import FAILPOINT_HIT
+from bftkit.testing.liars import BYZANTINE_HIT, TWINS
 from bftkit.testing.nemesis import FAILPOINTS
 from bftkit.testing.profile import PROFILES
 from bftkit.testing.program import program_of
@@ -80,6 +83,21 @@ class CampaignResult(msgspec.Struct, frozen=True):
     def failpoints_not_hit(self) -> tuple[str, ...]:
         """List those at which none did, though a simulated member passes them."""
         return tuple(name for name in FAILPOINTS if FAILPOINT_HIT + name not in self.figures.faults_hit)
+
+    @property
+    def behaviours_hit(self) -> tuple[str, ...]:
+        """List the ways to lie in which a member did lie."""
+        return tuple(name for name in self._behaviours if BYZANTINE_HIT + name in self.figures.faults_hit)
+
+    @property
+    def behaviours_not_hit(self) -> tuple[str, ...]:
+        """List those in which none did; none are missed where the engine tolerates no liar."""
+        return tuple(name for name in self._behaviours if BYZANTINE_HIT + name not in self.figures.faults_hit)
+
+    @property
+    def _behaviours(self) -> tuple[str, ...]:
+        byzantine = load_engine(self.plan.engine).fault_model is FaultModel.BYZANTINE
+        return (*BEHAVIOURS, TWINS) if byzantine else ()
 
     @property
     def events_per_s(self) -> float:

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 Liars = Mapping[ReplicaIndex, str | Behaviour]
 """Who lies, and how: in one of the ways of `BEHAVIOURS`, or in one of your own."""
 
+BYZANTINE_HIT = "byzantine: "
+"""What stands before the name of a behaviour where it is counted that somebody lied like that."""
+
+TWINS = "twins"
+"""What it is called that a member is two honest instances with one key."""
+
 OF_ITS_OWN = "a behaviour of its own"
 """What a behaviour is called that the library does not have."""
 
@@ -63,7 +69,7 @@ def _distrust(world: "World", index: ReplicaIndex, why: str) -> None:
 
 def _let_be_two(world: "World", index: ReplicaIndex) -> None:
     """Let a member be two honest instances with one key."""
-    _distrust(world, index, "twins")
+    _distrust(world, index, TWINS)
     world.instances[index] = (index, len(world.nodes))
     twin = SimulatedNode(world, world.nodes[index].settings, len(world.nodes))
     twin.honest = False
@@ -74,7 +80,7 @@ def _let_be_two(world: "World", index: ReplicaIndex) -> None:
 def _twin_says(world: "World", twin: SimulatedNode, outputs: list[Any]) -> list[Any]:
     """Note that the second instance of a member says something for the first time."""
     if any(isinstance(output, Send | Broadcast) for output in outputs):
-        world.hits["byzantine: twins"] += 1
+        world.hits[BYZANTINE_HIT + TWINS] += 1
         twin.rewrite = None
     return outputs
 
@@ -88,7 +94,7 @@ def _let_lie(world: "World", index: ReplicaIndex, how: str | Behaviour) -> None:
     def speak_until_it_lies(to: ReplicaIndex, message: Any) -> Said:
         said = behave(to, message)
         if node.speak is speak_until_it_lies and said != [(to, message)]:
-            world.hits[f"byzantine: {name}"] += 1
+            world.hits[BYZANTINE_HIT + name] += 1
             node.speak = behave
         return said
 

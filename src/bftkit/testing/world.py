@@ -13,6 +13,7 @@ from bftkit.batteries.counter import Counter
 from bftkit.core.engine import EngineSpec
 from bftkit.core.epoch import Limits
 from bftkit.core.ids import ReplicaIndex, canonical
+from bftkit.core.quorum import FaultModel
 from bftkit.errors import ConfigurationError, StorageError
 from bftkit.replica.client_messages import Busy, SessionId, client_domain
 from bftkit.replica.dissemination import BEYOND_QUOTA
@@ -105,9 +106,8 @@ class World:
         the faults, and those of `settings`. `journal` takes what happens for people to read. `record` writes down every
         decision, `decisions` are those to follow in place of the seed's: see `Choices`.
 
-        `liars` are members that lie, each with the name of one of the `BEHAVIOURS` or a behaviour of its own, beside
-        those that the profile draws; all together are no more than the engine tolerates, and whose disk may rot is
-        drawn with them in mind.
+        `liars` are members that lie, each with the name of one of the `BEHAVIOURS` or a function, beside those that the
+        profile draws: all together no more than the engine tolerates. The atlas of rot knows of them.
 
         ConfigurationError for a profile that nobody knows, options or a group that the engine does not take, liars that
         it does not tolerate;
@@ -118,13 +118,13 @@ class World:
         profile = profile_of(profile, seed)
         options = usual_options(spec, settings) if options is None else options
         self.profile = self.drawn = profile
-        self.choices = Choices(seed, record=record, decisions=decisions)
+        self.choices = choices = Choices(seed, record=record, decisions=decisions)
         self.hits: Tally[str] = Tally()
         """What went wrong, by class of fault, counted when it did."""
         self.events = self._event_heap(profile)
         self.signatures: Signatures = RealSignatures() if profile.real_signatures else SignatureRegistry()
         workload = workload or Workload()
-        self.make_machine = workload.make_machine
+        self.make_machine, self._make_command = workload.make_machine, workload.make_command
         self.healed = False
         self.counters: Tally[str] = Tally()
         """What members report and do, by name."""
@@ -135,16 +135,11 @@ class World:
         self._senders: dict[int, SimulatedClient] = {}
         """Who sent the request of a token."""
         self._commands = 0
-        self._make_command = workload.make_command
         self._command_random = self.choices.random("commands")
         every = every_settings(spec, replicas, options, workload.limits, profile, self.signatures)
         self.settings = every[0]
-        if journal is not None:
-            journal.peek = FrameCodec(self.settings, self.signatures.verify).peek
         self.client_domain = client_domain(CLUSTER, self.settings.genesis.config.group)
-        self.checkers = Checkers(
-            self.make_machine(), load_invariants(spec.name, replicas), self.settings, self.signatures.verify
-        )
+        self.checkers = self._checkers()
         self.nodes = [SimulatedNode(self, settings, index) for index, settings in enumerate(every)]
         """The instances; the first of each member stands at its index, a twin behind all of them."""
         self.instances: list[tuple[int, ...]] = [(index,) for index in range(replicas)]
@@ -155,11 +150,13 @@ class World:
         self.atlas = self._atlas()
         """Which disks may rot: no more members lose their memory than may lie."""
         self.network = self._network(journal)
-        self.network.liars = self.liars
         self.clients = self._make_clients()
         self._by_key = {client.public_key: client for client in self.clients}
-        plan = draw_faults(profile, replicas, self.choices.random("plan"))
-        self.faults = chosen_faults(plan, self.choices.crash)
+        self.faults = chosen_faults(draw_faults(profile, replicas, choices.random("plan")), choices.crash)
+
+    def _checkers(self) -> Checkers:
+        invariants = load_invariants(self.settings.spec.name, len(self.settings.membership))
+        return Checkers(self.make_machine(), invariants, self.settings, self.signatures.verify)
 
     def _event_heap(self, profile: Profile) -> EventHeap:
         if not profile.adversarial:
@@ -177,7 +174,9 @@ class World:
         return [SimulatedClient(self, number, f"client {number}", envelopes) for number in range(self.profile.clients)]
 
     def _network(self, journal: Journal | None) -> Network:
-        return Network(
+        if journal is not None:
+            journal.peek = FrameCodec(self.settings, self.signatures.verify).peek
+        network = Network(
             len(self.nodes),
             self.profile,
             self.choices.network,
@@ -187,12 +186,14 @@ class World:
             self.hits,
             journal,
         )
+        network.liars = self.liars
+        return network
 
     @property
     def tolerated(self) -> int:
         """Count the members that may lie or forget: none where the engine tolerates crashes only."""
-        quorum = self.settings.membership.quorum
-        return quorum.faults if quorum.weak > 1 else 0
+        byzantine = self.settings.spec.fault_model is FaultModel.BYZANTINE
+        return self.settings.membership.quorum.faults if byzantine else 0
 
     # -- phases -----------------------------------------------------------------------------------
 
