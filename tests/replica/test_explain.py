@@ -60,7 +60,8 @@ def test_a_state_on_its_way():
     host = fresh()
     host.hear(2, SnapshotAvailable(certified(checkpoint_at(8, 3)), 100))
     assert "It is fetching a state from n2: 0 of 100 bytes." in explain(host.replica)
-    host.replica.catch_up.installing = True
+    transfer = host.replica.state_transfer
+    transfer.installing, transfer.download = transfer.download, None
     assert "It is taking over a state that it fetched." in explain(host.replica)
 
 

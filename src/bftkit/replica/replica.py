@@ -20,7 +20,7 @@ from bftkit.core.inputs import Available, EngineInput, Read, Received, Stable, S
 from bftkit.core.log import CommitEntry, CommitProof
 from bftkit.core.outputs import Broadcast, EngineOutput, Send
 from bftkit.core.statement import SignedMessage
-from bftkit.replica import catch_up, dissemination
+from bftkit.replica import catch_up, dissemination, state_transfer
 from bftkit.replica import inputs as events
 from bftkit.replica.catch_up import CatchUp
 from bftkit.replica.checkpoints import Checkpoints
@@ -33,6 +33,8 @@ from bftkit.replica.payloads import Payloads
 from bftkit.replica.records import RecordKind, StepRecord
 from bftkit.replica.safety import SigningGuard
 from bftkit.replica.settings import ReplicaSettings
+from bftkit.replica.state_transfer import StateTransfer
+from bftkit.replica.sync_timers import arm_progress
 
 ENGINE_TIMER = "engine/"
 """Prefix of the engine's timers among the replica's."""
@@ -63,6 +65,7 @@ class Replica:
         self.checkpoints = checkpoints
         self.mempool = Mempool(settings)
         self.catch_up = CatchUp(len(settings.membership))
+        self.state_transfer = StateTransfer(len(settings.membership))
         self.next_index = next_index
         """Index that the next record of the log will get."""
         self.step_index = next_index
@@ -90,7 +93,7 @@ class Replica:
             events.BodiesDurable: lambda event: dissemination.on_bodies_durable(self, event),
             events.Executed: self._on_executed,
             events.SnapshotSaved: self._on_snapshot_saved,
-            events.SnapshotInstalled: lambda event: catch_up.on_snapshot_installed(self, event),
+            events.SnapshotInstalled: lambda event: state_transfer.on_snapshot_installed(self, event),
             events.PeerUp: lambda event: catch_up.on_peer_up(self, event.peer),
             events.PeerDown: lambda event: catch_up.on_peer_down(self, event.peer),
             Read: self.tell_engine,
@@ -321,7 +324,7 @@ class Replica:
             return
         self.checkpoints.own_vote(vote)
         self._translate([Broadcast(vote)])
-        catch_up.arm_progress(self)
+        arm_progress(self)
 
     def _on_checkpoint_vote(self, sender: ReplicaIndex, message: CheckpointVote) -> None:
         certificate, accusation = self.checkpoints.on_vote(sender, message)
