@@ -205,6 +205,34 @@ def test_what_was_decided_above_a_state_is_executed_once_it_is_there():
     assert states(behind) == states(ahead)
 
 
+def test_a_state_that_is_kept_above_the_one_taken_over_is_saved_when_it_is_certified():
+    net, ahead, behind = pair(snapshot_positions=8, snapshot_chunk_bytes=10**6)
+    net.start()
+    decide(ahead, 17)
+    entries = tuple(ahead.replica.commits)
+    bodies = [ahead.bodies[ref.digest] for entry in entries for ref in entry.refs]
+    votes = {message.checkpoint.position: message for _, message in ahead.messages(CheckpointVote)}
+    certificate, data = certified(votes[8].checkpoint), ahead.kept[8]
+    behind.hear(0, Commits(entries, 17))
+    behind.hear(0, SnapshotAvailable(certificate, len(data)))
+    behind.executing = False
+    behind.hear(0, SnapshotChunk(8, len(data), 0, data))
+    for body in bodies:
+        behind.hear(2, body)
+    assert list(behind.replica.pending_snapshots) == [8, 16]
+    behind.executing = True
+    install, *executions = behind.jobs
+    for event in behind.run(install):
+        behind.step(event)
+    assert list(behind.replica.pending_snapshots) == [16]
+    for job in executions:
+        for event in behind.run(job) if job.position > 8 else ():
+            behind.step(event)
+    make_stable(behind, 16)
+    assert behind.saved is not None
+    assert behind.saved[0].position == 16
+
+
 def test_a_state_whose_log_is_another_one_halts_the_replica():
     host = host_of(0)
     host.start()

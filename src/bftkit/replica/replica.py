@@ -353,14 +353,19 @@ class Replica:
         self.emit(Report("stable", f"position {position}, height {certificate.checkpoint.height}", certificate))
         dissemination.forget_given_up(self)
         self.tell_engine(Stable(self.now, certificate))
-        last = None
-        while self.pending_snapshots and self.pending_snapshots[0] <= position:
-            last = self.pending_snapshots.popleft()
+        last = self.newest_state_through(position)
         if last == position:
             self.commits.snapshot_kept()
             self.emit(SaveSnapshot(certificate))
         elif last is not None:
             self.commits.snapshot_lost()
+
+    def newest_state_through(self, position: int) -> int | None:
+        """Forget which states the shell keeps at or below a position; return where the newest of them stands."""
+        newest = None
+        while self.pending_snapshots and self.pending_snapshots[0] <= position:
+            newest = self.pending_snapshots.popleft()
+        return newest
 
     def _on_snapshot_saved(self, event: events.SnapshotSaved) -> None:
         self.note_snapshot(event.certificate, event.size)

@@ -280,7 +280,8 @@ def on_snapshot_installed(replica: "Replica", event: SnapshotInstalled) -> None:
     replica.checkpoints.now_stable(certificate)
     replica.guard.stable(certificate.position)
     replica.append(RecordKind.STABLE, certificate, barrier=False)
-    replica.pending_snapshots.clear()
+    # States above were asked for while this one was taken over; one of them may be certified next.
+    replica.newest_state_through(certificate.position)
     replica.commits.snapshot_kept()
     replica.note_snapshot(certificate, event.size)
     replica.tell_engine(Synced(replica.now, replica.commits.position, (), None))

@@ -7,7 +7,7 @@ import msgspec
 from bftkit.replica.dissemination import BEYOND_QUOTA
 from bftkit.replica.messages import SnapshotAvailable, SnapshotChunk
 from bftkit.replica.state_transfer import MAX_SNAPSHOT_BYTES
-from bftkit.testing.mutant_catalogue.schedules import AWAY
+from bftkit.testing.mutant_catalogue.schedules import AWAY, BUSY
 from bftkit.testing.mutants import Check, Mutant, Schedules, doing_nothing
 from bftkit.testing.simulation import finish, seeded_world
 
@@ -72,6 +72,13 @@ MUTANTS = (
         "bftkit.replica.state_transfer:_largest_believed",
         lambda original: lambda replica: MAX_SNAPSHOT_BYTES,
         (Schedules(profile=FETCHING, liar="enormous states"),),
+    ),
+    Mutant(
+        "states: what is kept is never let go",
+        "States stay in memory though a newer one is durable.",
+        "bftkit.runtime.application:ApplicationStage._forget_states",
+        doing_nothing,
+        (Schedules(profile=BUSY),),
     ),
 )
 """All of them."""
