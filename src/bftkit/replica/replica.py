@@ -122,6 +122,7 @@ class Replica:
             self.tell_engine(Synced(now, newest.position, decided, newest.proof))
         waiting = tuple(uncommitted)
         for ref in waiting:
+            # The log does not say who brought it; see `dissemination`.
             self.mempool.add(ref, ref.origin)
         if waiting:
             self.tell_engine(Available(now, waiting))
@@ -139,8 +140,14 @@ class Replica:
         return self._finish()
 
     def status(self) -> EngineStatus:
-        """Return what the engine says about itself."""
-        return self.engine.status()
+        """Return what the engine says about itself; for a stable checkpoint, with those whose votes are missing."""
+        status = self.engine.status()
+        if not status.waiting_for or status.waiting_on:
+            return status
+        pending = self.checkpoints.waiting_on()
+        # Before it votes itself, it is what a checkpoint waits for here.
+        missing = pending[1] if pending is not None else (self.own,) if self.commits.waiting else ()
+        return structs.replace(status, waiting_on=missing)
 
     def emit(self, *outputs: ReplicaOutput) -> None:
         """Append outputs to those of the current step."""
