@@ -3,7 +3,7 @@
 from bftkit.core.engine import EngineStatus
 from bftkit.core.ids import ReplicaIndex
 from bftkit_pbft.state import Slot, State
-from bftkit_pbft.watching import behind_view, has_undecided
+from bftkit_pbft.watching import behind_view, has_undecided, window_is_full
 
 
 def status(state: State) -> EngineStatus:
@@ -30,8 +30,8 @@ def what_is_missing(state: State) -> tuple[str, tuple[ReplicaIndex, ...]]:
     if slot is not None and slot.missing:
         return f"bodies of {len(slot.missing)} batches of position {slot.position}", state.others
     if state.watch_count:
-        if state.next_position > state.vote_limit:
-            return f"a stable checkpoint above {state.low}: the window is full", state.others
+        if window_is_full(state):
+            return f"a stable checkpoint above {state.low}: the window is full", ()
         return f"a proposal for {state.watch_count} waiting batches", (state.primary,)
     return "", ()
 
@@ -51,7 +51,7 @@ def missing_at(state: State, position: int, slot: Slot | None) -> tuple[str, tup
     if slot.missing:
         return f"bodies of {len(slot.missing)} batches of position {position}", state.others
     if position > state.vote_limit:
-        return f"a stable checkpoint above {state.low}: the window is full", state.others
+        return f"a stable checkpoint above {state.low}: the window is full", ()
     if not slot.commit_voted:
         return f"prepares for position {position}", slot.prepares.missing(slot.digest)
     return f"commits for position {position}", slot.commits.missing(slot.digest)

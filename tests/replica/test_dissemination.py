@@ -84,3 +84,25 @@ def test_what_is_still_being_fetched_is_not_forgotten():
     forget_given_up(host.replica)
     host.hear(3, missing)
     assert host.engine.told(Available)[-1].refs == (missing.ref,)
+
+
+def test_after_a_restart_a_body_counts_against_the_origin_that_it_names_and_what_a_proposal_names_is_fetched_anyway():
+    """The log does not say who brought what."""
+    host = host_with_small_quotas()
+    forged = [body_of(f"forged {number}", origin=1) for number in range(TUNING.origin_batches)]
+    for body in forged:
+        host.hear(3, OfferBodies((body.ref,)))
+        host.hear(3, body)
+    assert host.replica.mempool.charged == (0, 0, 0, TUNING.origin_batches)
+    again = host.restarted()
+    again.start()
+    assert again.replica.mempool.charged == (0, TUNING.origin_batches, 0, 0)
+    refused, wanted = body_of("sent", origin=1), body_of("proposed", origin=1)
+    again.hear(1, refused)
+    assert not again.replica.payloads.is_known(refused.ref.digest)
+    again.do(Want((wanted.ref,), (1,)))
+    again.hear(1, wanted)
+    assert again.replica.payloads.is_known(wanted.ref.digest)
+    again.commit(forged[0])
+    again.hear(1, refused)
+    assert again.replica.payloads.is_known(refused.ref.digest), "there is room again once one is decided"

@@ -6,9 +6,9 @@ from bftkit.core.engine import EngineStatus
 from bftkit.core.outputs import Want
 from bftkit.replica.explain import explain
 from bftkit.replica.inputs import PeerUp, Submission
-from bftkit.replica.messages import Progress, SnapshotAvailable, StableCheckpoint
+from bftkit.replica.messages import CheckpointVote, Progress, SnapshotAvailable, StableCheckpoint
 from bftkit.replica.settings import ReplicaTuning
-from tests.replica.parts import Host, body_of, certified, checkpoint_at, settings_of
+from tests.replica.parts import SIGNATURE, Host, body_of, certified, checkpoint_at, settings_of
 
 
 def fresh(connected: tuple[int, ...] = (1, 2, 3), **tuning) -> Host:
@@ -56,11 +56,36 @@ def test_votes_that_a_checkpoint_lacks():
     assert "The checkpoint at position 4 lacks votes from n1, n2, n3." in explain(host.replica)
 
 
+def test_a_full_window_waits_for_those_whose_votes_are_missing():
+    host = fresh()
+    full = "a stable checkpoint above 0: the window is full"
+    host.engine.status_now = EngineStatus(0, 0, 4, "normal", full)
+    assert f"The engine waits for {full}." in explain(host.replica)
+    host.executing = False
+    for _ in range(4):
+        host.commit()
+    assert host.replica.status().waiting_on == (0,), "it has not executed so far itself"
+    host.executing = True
+    for job in host.jobs:
+        for event in host.run(job):
+            host.step(event)
+    own = host.replica.checkpoints.own_checkpoint(4)
+    assert own is not None
+    host.hear(2, CheckpointVote(own, SIGNATURE))
+    assert host.replica.status().waiting_on == (1, 3)
+    assert f"The engine waits for {full} from n1, n3." in explain(host.replica)
+    host.engine.status_now = EngineStatus(0, 0, 4, "normal", "something else", (2,))
+    assert host.replica.status().waiting_on == (2,)
+    host.engine.status_now = EngineStatus(0, 0, 4, "normal")
+    assert host.replica.status().waiting_on == ()
+
+
 def test_a_state_on_its_way():
     host = fresh()
     host.hear(2, SnapshotAvailable(certified(checkpoint_at(8, 3)), 100))
     assert "It is fetching a state from n2: 0 of 100 bytes." in explain(host.replica)
-    host.replica.catch_up.installing = True
+    transfer = host.replica.state_transfer
+    transfer.installing, transfer.download = transfer.download, None
     assert "It is taking over a state that it fetched." in explain(host.replica)
 
 

@@ -11,6 +11,7 @@ from bftkit.core.log import CommitEntry, CommitProof
 from bftkit.core.statement import Claim
 from bftkit.replica.messages import (
     MAX_LISTED,
+    MAX_PART_BYTES,
     AnyReplicaMessage,
     CheckpointVote,
     Commits,
@@ -49,7 +50,8 @@ GOOD_MESSAGES = [
     Commits((), 0),
     Commits((ENTRY, msgspec.structs.replace(ENTRY, position=4, refs=())), 9),
     SnapshotAvailable(GOOD, 10),
-    FetchSnapshot(1, 0),
+    FetchSnapshot(1, 0, 1),
+    FetchSnapshot(1, 0, MAX_PART_BYTES),
     SnapshotChunk(4, 10, 0, b"x" * 10),
     SnapshotChunk(4, 10, 10, b""),
 ]
@@ -107,8 +109,10 @@ BAD_MESSAGES = [
     Progress(0, -1, 0),
     Progress(0, 0, -1),
     FetchCommits(-1),
-    FetchSnapshot(0, 0),
-    FetchSnapshot(1, -1),
+    FetchSnapshot(0, 0, 1),
+    FetchSnapshot(1, -1, 1),
+    FetchSnapshot(1, 0, 0),
+    FetchSnapshot(1, 0, MAX_PART_BYTES + 1),
     SnapshotChunk(4, 10, -1, b""),
     SnapshotChunk(4, 10, 11, b""),
     SnapshotChunk(4, 10, 1, b"x" * 10),

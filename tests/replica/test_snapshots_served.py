@@ -13,9 +13,9 @@ def test_a_snapshot_that_is_being_fetched_is_served_on_when_a_newer_one_is_there
     for position in (4, 8, 12):
         decide(host, 4)
         make_stable(host, position)
-    host.hear(1, FetchSnapshot(8, 0))
-    assert host.outputs[-1] == SendSnapshotChunk(1, 8, 0, host.settings.tuning.snapshot_chunk_bytes)
-    host.hear(1, FetchSnapshot(4, 0))
+    host.hear(1, FetchSnapshot(8, 0, 100))
+    assert host.outputs[-1] == SendSnapshotChunk(1, 8, 0, 100)
+    host.hear(1, FetchSnapshot(4, 0, 100))
     assert [message.certificate.position for _, message in host.messages(SnapshotAvailable)] == [12]
 
 

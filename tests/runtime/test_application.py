@@ -170,6 +170,21 @@ def test_a_transferred_state_is_taken_over_and_made_durable():
     assert rig.machine.commands[-1] == b"5"
 
 
+def test_a_transferred_state_takes_the_place_of_those_that_were_kept_below_it():
+    source = filled(6)
+    certificate, data = source.certificate(6), source.executor.snapshot()
+    rig = filled(3)
+    rig.stage.work([rig.job(4, roots=True, snapshot=True)])
+    assert rig.stage.kept == (3, 4)
+    install = InstallSnapshot(certificate, (data,))
+    rig.stage.work([install])
+    assert rig.stage.kept == ()
+    rig.stage.work([rig.job(7, roots=True, snapshot=True)])
+    assert rig.stage.kept == (7,)
+    rig.stage.work([install])
+    assert rig.stage.kept == (7,), "it was refused: this member is further"
+
+
 @pytest.mark.parametrize("spoil", ["bytes", "roots", "height"])
 def test_a_state_that_is_not_the_certified_one_leaves_the_former(spoil):
     source, rig = filled(4), filled(2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bftkit.core.outputs import CancelTimer, SetTimer
-from bftkit.replica.catch_up import PROGRESS_TIMER
+from bftkit.replica.sync_timers import PROGRESS_TIMER
 from bftkit.testing.disk import CrashMode
 from bftkit.testing.profile import Profile
 from bftkit.testing.simulation import make_world

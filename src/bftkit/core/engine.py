@@ -40,7 +40,7 @@ class EngineStatus(msgspec.Struct, frozen=True):
     waiting_for: str = ""
     """What must happen next, in words; empty when nothing is pending."""
     waiting_on: tuple[ReplicaIndex, ...] = ()
-    """Members whose message is missing."""
+    """Members whose message is missing; none for a stable checkpoint, because the replica knows whose votes are."""
 
 
 class ConsensusEngine(Protocol[Message_co]):

@@ -1,20 +1,19 @@
-"""Catching up: peers tell how far they are, and whoever lags fetches decided positions or a snapshot.
+"""Catching up: peers tell how far they are, and whoever lags fetches decided positions, or a state where they are gone.
 
 Everything fetched carries its own proof, so a liar can waste a request but not plant a decision:
-entries carry the deciding votes, a snapshot is checked against a checkpoint certificate. Learning
-never gives back a right to vote.
+entries carry the deciding votes, a state (`state_transfer.py`) is checked against a checkpoint
+certificate. Learning never gives back a right to vote.
 """
 
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from bftkit.core.batch import BatchRef
-from bftkit.core.checkpoint import CheckpointCertificate
 from bftkit.core.ids import ReplicaIndex, canonical
-from bftkit.core.inputs import Stable, Synced
+from bftkit.core.inputs import Synced
 from bftkit.core.log import CommitEntry
-from bftkit.core.outputs import Broadcast, Send, SetTimer
-from bftkit.replica.inputs import SnapshotInstalled
+from bftkit.core.outputs import Broadcast, Send
+from bftkit.replica import state_transfer
 from bftkit.replica.messages import (
     Commits,
     FetchCommits,
@@ -24,41 +23,17 @@ from bftkit.replica.messages import (
     SnapshotChunk,
     StableCheckpoint,
 )
-from bftkit.replica.outputs import InstallSnapshot, Report, SendSnapshotChunk
-from bftkit.replica.records import RecordKind
+from bftkit.replica.outputs import Report
+from bftkit.replica.sync_timers import PROGRESS_TIMER, SYNC_TIMER, arm, arm_progress, arm_sync
 
 if TYPE_CHECKING:
     from bftkit.replica.replica import Replica
 
-PROGRESS_TIMER = "replica/progress"
-"""Tell the peers how far this replica is, until all that are connected are equal."""
-
-SYNC_TIMER = "replica/sync"
-"""Ask somebody who is ahead."""
-
 COMMITS_BYTES = 1 << 20
 """Encoded length at which an answer with decided positions is not continued; the asker asks again from there."""
 
-MAX_SNAPSHOT_BYTES = 4_294_967_296
-"""Largest state that is taken from a peer."""
-
 _FETCH_AHEAD = 256
 """Decided positions that may wait for their bodies before more are asked for."""
-
-
-class _Download:
-    """A snapshot on its way here."""
-
-    __slots__ = ("certificate", "parts", "received", "seen", "size", "source")
-
-    def __init__(self, certificate: CheckpointCertificate, size: int, source: ReplicaIndex) -> None:
-        self.certificate = certificate
-        self.size = size
-        self.source = source
-        self.parts: list[bytes] = []
-        self.received = 0
-        self.seen = -1
-        """What had been received when the timer last looked."""
 
 
 class CatchUp:
@@ -68,24 +43,14 @@ class CatchUp:
         "asked_at",
         "claims",
         "connected",
-        "distrusted",
-        "download",
-        "installing",
         "last_told",
         "next_peer",
-        "source",
         "timers",
     )
 
     def __init__(self, members: int) -> None:
         self.claims: list[Progress | None] = [None] * members
         self.connected = [False] * members
-        self.download: _Download | None = None
-        self.installing = False
-        self.source: ReplicaIndex | None = None
-        """Whose state is being installed."""
-        self.distrusted = [0] * members
-        """Up to which position a member's states are not taken: it gave one that its certificate does not describe."""
         self.asked_at = -1
         """Own position when somebody was last asked; no progress since means: ask another."""
         self.next_peer: ReplicaIndex = 0
@@ -99,16 +64,10 @@ def handlers(replica: "Replica") -> dict[type, Callable[[ReplicaIndex, Any], Non
         Progress: lambda sender, message: on_progress(replica, sender, message),
         FetchCommits: lambda sender, message: _on_fetch_commits(replica, sender, message),
         Commits: lambda sender, message: _on_commits(replica, sender, message),
-        SnapshotAvailable: lambda sender, message: _on_snapshot_available(replica, sender, message),
-        FetchSnapshot: lambda sender, message: _on_fetch_snapshot(replica, sender, message),
-        SnapshotChunk: lambda sender, message: _on_snapshot_chunk(replica, sender, message),
+        SnapshotAvailable: lambda sender, message: state_transfer.on_snapshot_available(replica, sender, message),
+        FetchSnapshot: lambda sender, message: state_transfer.on_fetch_snapshot(replica, sender, message),
+        SnapshotChunk: lambda sender, message: state_transfer.on_snapshot_chunk(replica, sender, message),
     }
-
-
-def _arm(replica: "Replica", timer: str, delay_ms: int) -> None:
-    if not replica.catch_up.timers[timer]:
-        replica.catch_up.timers[timer] = True
-        replica.emit(SetTimer(timer, delay_ms, delay_ms // 4))
 
 
 def on_timer(replica: "Replica", timer: str) -> None:
@@ -129,11 +88,6 @@ def own_progress(replica: "Replica") -> Progress:
     return Progress(commits.position, commits.height, replica.checkpoints.stable.position)
 
 
-def arm_progress(replica: "Replica") -> None:
-    """See to it that the peers will be told."""
-    _arm(replica, PROGRESS_TIMER, replica.settings.tuning.progress_ms)
-
-
 def on_peer_up(replica: "Replica", peer: ReplicaIndex) -> None:
     """Greet a member whose channel has opened."""
     replica.catch_up.connected[peer] = True
@@ -146,9 +100,7 @@ def on_peer_down(replica: "Replica", peer: ReplicaIndex) -> None:
     state = replica.catch_up
     state.connected[peer] = False
     state.claims[peer] = None
-    if state.download is not None and state.download.source == peer:
-        state.download = None
-        _arm(replica, SYNC_TIMER, replica.settings.tuning.sync_grace_ms)
+    state_transfer.on_source_gone(replica, peer)
 
 
 def on_decided(replica: "Replica") -> None:
@@ -190,7 +142,7 @@ def on_progress(replica: "Replica", sender: ReplicaIndex, message: Progress) -> 
     if answers and claim.stable < own.stable and replica.checkpoints.stable.certificate is not None:
         replica.emit(Send(sender, StableCheckpoint(replica.checkpoints.stable)))
     if message.position > own.position:
-        _arm(replica, SYNC_TIMER, replica.settings.tuning.sync_grace_ms)
+        arm(replica, SYNC_TIMER, replica.settings.tuning.sync_grace_ms)
     if claim != own:
         arm_progress(replica)
 
@@ -204,22 +156,26 @@ def on_behind(replica: "Replica", position: int, sources: Iterable[ReplicaIndex]
         claim = replica.catch_up.claims[source]
         if source != replica.own and (claim is None or claim.position < position):
             replica.catch_up.claims[source] = Progress(position, 0, 0)
-    _arm(replica, SYNC_TIMER, 0)
+    arm(replica, SYNC_TIMER, 0)
 
 
 def _ask_somebody(replica: "Replica") -> None:
+    """Look after a state that is on its way, and ask the next member that is ahead: it may have more to give."""
+    if replica.state_transfer.installing is not None:
+        return
+    wants_state = state_transfer.look_after(replica)
+    if _ask_next(replica) or wants_state:
+        arm_sync(replica)
+
+
+def _ask_next(replica: "Replica") -> bool:
     state = replica.catch_up
-    if state.installing:
-        return
     own = replica.commits.position
-    if state.download is not None and not _download_stalled(replica, state.download):
-        _arm(replica, SYNC_TIMER, 2 * replica.settings.tuning.sync_grace_ms)
-        return
     ahead = [
         peer for peer in replica.settings.others if (claim := state.claims[peer]) is not None and claim.position > own
     ]
     if not ahead:
-        return
+        return False
     peer = next((candidate for candidate in ahead if candidate >= state.next_peer), ahead[0])
     if state.asked_at == own:
         # Whoever was asked has not helped since; the claim is worth nothing until it is repeated.
@@ -227,7 +183,7 @@ def _ask_somebody(replica: "Replica") -> None:
     state.next_peer = peer + 1
     state.asked_at = own
     replica.emit(Send(peer, FetchCommits(own)))
-    _arm(replica, SYNC_TIMER, 2 * replica.settings.tuning.sync_grace_ms)
+    return True
 
 
 def _on_fetch_commits(replica: "Replica", sender: ReplicaIndex, message: FetchCommits) -> None:
@@ -267,7 +223,7 @@ def prove_decided(replica: "Replica", sender: ReplicaIndex, refs: list[BatchRef]
 
 def _on_commits(replica: "Replica", sender: ReplicaIndex, message: Commits) -> None:
     state = replica.catch_up
-    if sender == replica.own or state.installing:
+    if sender == replica.own or replica.state_transfer.installing is not None:
         return
     claim = state.claims[sender]
     state.claims[sender] = Progress(message.position, 0, 0) if claim is None else claim
@@ -293,108 +249,6 @@ def _on_commits(replica: "Replica", sender: ReplicaIndex, message: Commits) -> N
     if message.position > replica.commits.position and replica.commits.waiting < _FETCH_AHEAD:
         state.asked_at = -1
         replica.emit(Send(sender, FetchCommits(replica.commits.position)))
-        _arm(replica, SYNC_TIMER, 2 * replica.settings.tuning.sync_grace_ms)
+        arm_sync(replica)
     else:
         replica.emit(Report("caught up", f"position {replica.commits.position}"))
-
-
-# -- fetching a snapshot ------------------------------------------------------------------------
-
-
-def _download_stalled(replica: "Replica", download: _Download) -> bool:
-    """Give up a download that has not moved since the last look, and distrust its source for now."""
-    if download.received != download.seen:
-        download.seen = download.received
-        replica.emit(Send(download.source, FetchSnapshot(download.certificate.position, download.received)))
-        return False
-    replica.catch_up.download = None
-    replica.catch_up.claims[download.source] = None
-    return True
-
-
-def _on_snapshot_available(replica: "Replica", sender: ReplicaIndex, message: SnapshotAvailable) -> None:
-    state = replica.catch_up
-    position = message.certificate.position
-    if sender == replica.own or state.installing or position <= state.distrusted[sender]:
-        return
-    if position <= replica.commits.executed or (position <= replica.commits.position and not _is_stuck(replica)):
-        return
-    if state.download is not None and state.download.certificate.position >= position:
-        return
-    if not 0 < message.size <= MAX_SNAPSHOT_BYTES:
-        replica.emit(Report("rejected", "a snapshot of impossible size", sender))
-        return
-    state.download = _Download(message.certificate, message.size, sender)
-    replica.emit(
-        Report("behind", f"fetching the state at position {position} ({message.size} bytes)", sender),
-        Send(sender, FetchSnapshot(position, 0)),
-    )
-    _arm(replica, SYNC_TIMER, 2 * replica.settings.tuning.sync_grace_ms)
-
-
-def _is_stuck(replica: "Replica") -> bool:
-    """Say whether the next position cannot be executed for lack of a body."""
-    return any(not replica.payloads.holds(ref) for ref in replica.commits.next_refs or ())
-
-
-def _on_fetch_snapshot(replica: "Replica", sender: ReplicaIndex, message: FetchSnapshot) -> None:
-    length = replica.settings.tuning.snapshot_chunk_bytes
-    if replica.snapshot_at(message.position) is not None:
-        replica.emit(SendSnapshotChunk(sender, message.position, message.offset, length))
-    elif replica.snapshot is not None:
-        replica.emit(Send(sender, SnapshotAvailable(*replica.snapshot)))
-
-
-def _on_snapshot_chunk(replica: "Replica", sender: ReplicaIndex, message: SnapshotChunk) -> None:
-    state = replica.catch_up
-    download = state.download
-    if download is None or sender != download.source or message.position != download.certificate.position:
-        return
-    if message.size != download.size or message.offset != download.received or not message.data:
-        return
-    download.parts.append(message.data)
-    download.received += len(message.data)
-    if download.received < download.size:
-        replica.emit(Send(sender, FetchSnapshot(message.position, download.received)))
-        return
-    state.download = None
-    state.installing = True
-    state.source = sender
-    replica.emit(InstallSnapshot(download.certificate, tuple(download.parts)))
-
-
-def on_snapshot_installed(replica: "Replica", event: SnapshotInstalled) -> None:
-    """Go on from a transferred state, or look for another source."""
-    state = replica.catch_up
-    state.installing = False
-    state.asked_at = -1
-    source, state.source = state.source, None
-    if event.problem:
-        if source is not None and event.certificate.position > replica.commits.executed:
-            state.distrusted[source] = event.certificate.position
-        replica.emit(Report("rejected", f"a snapshot: {event.problem}"))
-        _arm(replica, SYNC_TIMER, replica.settings.tuning.sync_grace_ms)
-        return
-    certificate = event.certificate
-    checkpoint = certificate.checkpoint
-    if replica.commits.roots_at(certificate.position) not in (None, (checkpoint.height, checkpoint.log_root)):
-        replica.halt(f"the log up to position {certificate.position} differs from the one that a quorum certified")
-        return
-    if certificate.position > replica.commits.position:
-        replica.commits.reset(checkpoint)
-    else:
-        # Meanwhile the engine decided as far by itself; only the execution jumps ahead.
-        replica.commits.skip_to(certificate.position)
-    replica.checkpoints.now_stable(certificate)
-    replica.guard.stable(certificate.position)
-    replica.append(RecordKind.STABLE, certificate, barrier=False)
-    replica.pending_snapshots.clear()
-    replica.commits.snapshot_kept()
-    replica.note_snapshot(certificate, event.size)
-    replica.tell_engine(Synced(replica.now, replica.commits.position, (), None))
-    replica.tell_engine(Stable(replica.now, certificate))
-    replica.emit(Report("caught up", f"state at position {certificate.position} taken over", certificate))
-    replica.trim(certificate.position)
-    replica.execute_ready()
-    arm_progress(replica)
-    _arm(replica, SYNC_TIMER, 0)

@@ -2,6 +2,11 @@
 
 A body counts against the quota of whoever brought it: its maker, or the member that offered it. What
 a header says of its origin proves nothing, so one member cannot fill the quota of another.
+
+A restart weakens that. The log holds bodies and does not say who brought them, so those that are found there and not
+decided count against the origin that their headers name: a liar may have put them on another's account. What it gains
+is that bodies which that member sends by itself are refused until those are decided; whatever a proposal names is
+fetched in any case, against nobody's quota. Counting them against nobody would let every restart add to what is held.
 """
 
 from typing import TYPE_CHECKING, Any

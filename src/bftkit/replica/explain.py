@@ -23,10 +23,11 @@ def explain(replica: Replica) -> list[str]:
     if pending is not None:
         lines.append(f"The checkpoint at position {pending[0]} lacks votes{_from(replica, pending[1])}.")
     catch_up = replica.catch_up
-    if catch_up.installing:
+    transfer = replica.state_transfer
+    if transfer.installing is not None:
         lines.append("It is taking over a state that it fetched.")
-    elif catch_up.download is not None:
-        download = catch_up.download
+    elif transfer.download is not None:
+        download = transfer.download
         lines.append(
             f"It is fetching a state from {names.name(download.source)}: {download.received} of {download.size} bytes."
         )

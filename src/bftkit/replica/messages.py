@@ -16,6 +16,9 @@ from bftkit.core.statement import Claim, SignedMessage, Statement
 MAX_LISTED = 512
 """Longest list of digests, references or entries in one message."""
 
+MAX_PART_BYTES = 1 << 20
+"""Longest part of a state that may be asked for."""
+
 
 class ReplicaMessage(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
     """Base of the unsigned messages."""
@@ -84,10 +87,11 @@ class SnapshotAvailable(ReplicaMessage, frozen=True, tag="snapshot"):
 
 
 class FetchSnapshot(ReplicaMessage, frozen=True, tag="fetch-snapshot"):
-    """Ask for a part of the state at a position."""
+    """Ask for a part of the state at a position: exactly so many bytes."""
 
     position: int
     offset: int
+    length: int
 
 
 class SnapshotChunk(ReplicaMessage, frozen=True, tag="chunk"):
@@ -197,8 +201,8 @@ def message_problem(context: EngineContext, spec: EngineSpec, message: Any) -> s
             if message.after < 0:
                 return "a negative position"
         case FetchSnapshot():
-            if message.position < 1 or message.offset < 0:
-                return "an offset out of range"
+            if message.position < 1 or message.offset < 0 or not 0 < message.length <= MAX_PART_BYTES:
+                return "a part out of range"
         case SnapshotChunk():
             if not 0 <= message.offset <= message.size or message.offset + len(message.data) > message.size:
                 return "a chunk out of range"

@@ -32,7 +32,11 @@ class Loopback(msgspec.Struct, frozen=True):
 
 
 STATES_KEPT = 3
-"""States that the shell keeps in memory at once until one of them is stable; the oldest one goes first."""
+"""States that the shell keeps in memory at once until one of them is stable; the oldest one goes first.
+
+There is no bound in bytes beside: a state machine must have room for copies of its state to take snapshots at all, and
+this says for how many. More than one is kept only while checkpoints become stable that have no copy here.
+"""
 
 
 class Execute(msgspec.Struct, frozen=True):

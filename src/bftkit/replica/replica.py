@@ -20,7 +20,7 @@ from bftkit.core.inputs import Available, EngineInput, Read, Received, Stable, S
 from bftkit.core.log import CommitEntry, CommitProof
 from bftkit.core.outputs import Broadcast, EngineOutput, Send
 from bftkit.core.statement import SignedMessage
-from bftkit.replica import catch_up, dissemination
+from bftkit.replica import catch_up, dissemination, state_transfer
 from bftkit.replica import inputs as events
 from bftkit.replica.catch_up import CatchUp
 from bftkit.replica.checkpoints import Checkpoints
@@ -33,6 +33,8 @@ from bftkit.replica.payloads import Payloads
 from bftkit.replica.records import RecordKind, StepRecord
 from bftkit.replica.safety import SigningGuard
 from bftkit.replica.settings import ReplicaSettings
+from bftkit.replica.state_transfer import StateTransfer
+from bftkit.replica.sync_timers import arm_progress
 
 ENGINE_TIMER = "engine/"
 """Prefix of the engine's timers among the replica's."""
@@ -63,6 +65,7 @@ class Replica:
         self.checkpoints = checkpoints
         self.mempool = Mempool(settings)
         self.catch_up = CatchUp(len(settings.membership))
+        self.state_transfer = StateTransfer(len(settings.membership))
         self.next_index = next_index
         """Index that the next record of the log will get."""
         self.step_index = next_index
@@ -92,7 +95,7 @@ class Replica:
             events.BodiesDurable: lambda event: dissemination.on_bodies_durable(self, event),
             events.Executed: self._on_executed,
             events.SnapshotSaved: self._on_snapshot_saved,
-            events.SnapshotInstalled: lambda event: catch_up.on_snapshot_installed(self, event),
+            events.SnapshotInstalled: lambda event: state_transfer.on_snapshot_installed(self, event),
             events.PeerUp: lambda event: catch_up.on_peer_up(self, event.peer),
             events.PeerDown: lambda event: catch_up.on_peer_down(self, event.peer),
             Read: self.tell_engine,
@@ -122,6 +125,7 @@ class Replica:
             self.tell_engine(Synced(now, newest.position, decided, newest.proof))
         waiting = tuple(uncommitted)
         for ref in waiting:
+            # The log does not say who brought it; see `dissemination`.
             self.mempool.add(ref, ref.origin)
         if waiting:
             self.tell_engine(Available(now, waiting))
@@ -139,8 +143,14 @@ class Replica:
         return self._finish()
 
     def status(self) -> EngineStatus:
-        """Return what the engine says about itself."""
-        return self.engine.status()
+        """Return what the engine says about itself; for a stable checkpoint, with those whose votes are missing."""
+        status = self.engine.status()
+        if not status.waiting_for or status.waiting_on:
+            return status
+        pending = self.checkpoints.waiting_on()
+        # Before it votes itself, it is what a checkpoint waits for here.
+        missing = pending[1] if pending is not None else (self.own,) if self.commits.waiting else ()
+        return structs.replace(status, waiting_on=missing)
 
     def emit(self, *outputs: ReplicaOutput) -> None:
         """Append outputs to those of the current step."""
@@ -328,7 +338,7 @@ class Replica:
             return
         self.checkpoints.own_vote(vote)
         self._translate([Broadcast(vote)])
-        catch_up.arm_progress(self)
+        arm_progress(self)
 
     def _on_checkpoint_vote(self, sender: ReplicaIndex, message: CheckpointVote) -> None:
         certificate, accusation = self.checkpoints.on_vote(sender, message)
@@ -357,14 +367,19 @@ class Replica:
         self.emit(Report("stable", f"position {position}, height {certificate.checkpoint.height}", certificate))
         dissemination.forget_given_up(self)
         self.tell_engine(Stable(self.now, certificate))
-        last = None
-        while self.pending_snapshots and self.pending_snapshots[0] <= position:
-            last = self.pending_snapshots.popleft()
+        last = self.newest_state_through(position)
         if last == position:
             self.commits.snapshot_kept()
             self._snapshot_due = certificate
         elif last is not None:
             self.commits.snapshot_lost()
+
+    def newest_state_through(self, position: int) -> int | None:
+        """Forget which states the shell keeps at or below a position; return where the newest of them stands."""
+        newest = None
+        while self.pending_snapshots and self.pending_snapshots[0] <= position:
+            newest = self.pending_snapshots.popleft()
+        return newest
 
     def _on_snapshot_saved(self, event: events.SnapshotSaved) -> None:
         self.note_snapshot(event.certificate, event.size)

@@ -38,7 +38,7 @@ class ReplicaTuning(msgspec.Struct, frozen=True):
     snapshot_bytes: int = 134_217_728
     """Bytes of bodies after which a snapshot is taken at the next checkpoint."""
     snapshot_chunk_bytes: int = 524_288
-    """Bytes of a snapshot in one message."""
+    """Bytes of a state that are asked for at once, at most 1 MiB; a line must carry them in `8 * sync_grace_ms`."""
 
 
 class ReplicaSettings:

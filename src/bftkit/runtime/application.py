@@ -76,6 +76,11 @@ class ApplicationStage:
         self._wake.set()
 
     @property
+    def kept(self) -> tuple[int, ...]:
+        """List the positions whose states are kept in memory, ascending."""
+        return tuple(sorted(self._kept))
+
+    @property
     def depth(self) -> int:
         """Count the jobs that wait."""
         return len(self._jobs)
@@ -154,7 +159,7 @@ class ApplicationStage:
         self._hit("application.before_snapshot")
         self._snapshots.save(height, [data], canonical(certificate))
         self._snapshots.prune(keep=SNAPSHOTS_KEPT)
-        self._kept = {position: kept for position, kept in self._kept.items() if position > certificate.position}
+        self._forget_states(certificate.position)
         self._hit("application.after_snapshot")
         return [SnapshotSaved(self._clock.now_ms(), certificate, len(data))]
 
@@ -176,8 +181,13 @@ class ApplicationStage:
             self.executor.restore(before)
             raise
         self._snapshots.prune(keep=SNAPSHOTS_KEPT)
+        self._forget_states(certificate.position)
         self._hit("application.after_install")
         return SnapshotInstalled(now, certificate, len(data))
+
+    def _forget_states(self, position: int) -> None:
+        """Let go of what is kept at or below a position: a newer state is durable."""
+        self._kept = {kept: state for kept, state in self._kept.items() if kept > position}
 
     def _try(self, data: bytes, height: int, state_root: bytes, sessions_root: bytes) -> str:
         try:

@@ -31,6 +31,11 @@ class SimulatedApplication:
         """Say whether jobs are waiting or being done."""
         return self._working or bool(self._jobs)
 
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """List the positions whose states are kept in memory, ascending."""
+        return self._stage.kept
+
     def put(self, job: Any) -> None:
         """Queue a job."""
         self._jobs.append(job)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from bftkit.core.ids import ReplicaIndex
+from bftkit.replica.outputs import STATES_KEPT
 from bftkit.replica.payloads import MAX_OFFERED
 from bftkit.replica.settings import ReplicaSettings
 
@@ -54,7 +55,7 @@ class Bounds:
 
     def problem(self, node: "SimulatedNode") -> str | None:
         """Say of what a member holds too much, or None."""
-        for sizes in (self._engine_side, self._batches, self._quotas, self._sessions):
+        for sizes in (self._engine_side, self._batches, self._quotas, self._sessions, self._states):
             for what, size, limit in sizes(node):
                 if size > limit:
                     return f"{size} {what} where there may be {limit}"
@@ -96,3 +97,10 @@ class Bounds:
             yield "sequences in a session's window", session.executed.bit_length(), limits.session_window
             yield "kept results of a session", len(session.kept), limits.session_window
             yield "bytes of a session's results", session.kept_bytes, limits.session_reply_bytes
+
+    def _states(self, node: "SimulatedNode") -> Iterator[tuple[str, int, int]]:
+        kept, durable = node.application.kept, node.replica.snapshot
+        yield "states in memory", len(kept), STATES_KEPT
+        if durable is not None:
+            needless = sum(1 for position in kept if position <= durable[0].position)
+            yield "states in memory that a durable one makes needless", needless, 0

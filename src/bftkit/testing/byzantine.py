@@ -19,16 +19,15 @@ from bftkit.core.statement import SignedMessage
 from bftkit.replica.messages import (
     AnyReplicaMessage,
     CheckpointVote,
-    Commits,
     FetchBodies,
     FetchCommits,
     FetchSnapshot,
     OfferBodies,
     Progress,
-    SnapshotAvailable,
     SnapshotChunk,
     StableCheckpoint,
 )
+from bftkit.testing.lying_answers import cut_answers, drip_states, feed_enormous_states
 from bftkit.testing.made_up_messages import invented_requests, made_up_questions, made_up_talk, same_requests_again
 from bftkit.testing.message_mutation import LARGE, Path, leaves, mutations, with_value, without_a_signer
 from bftkit.testing.message_sorts import sort_of
@@ -136,6 +135,8 @@ class Liar:
         """For digests of batches, what was made up besides."""
         self.flooded: set[bytes] = set()
         """Digests of batches that were made of others."""
+        self.fed: dict[ReplicaIndex, SnapshotChunk] = {}
+        """For each member that fetches a state, the part that it gets next."""
         self.mood = ""
         self.messages = 0
 
@@ -321,27 +322,6 @@ class Liar:
         false = msgspec.structs.replace(message.checkpoint, state_root=bytes(32))
         return [(to, msgspec.structs.replace(message, checkpoint=false))]
 
-    def cut_answers(self, to: ReplicaIndex, message: Any) -> Said:
-        """Answer with less than was asked for, in another order, or with other bytes."""
-        match message:
-            case Commits() if message.entries:
-                entries = self.random.choice((message.entries[1:], message.entries[:-1], message.entries[::-1]))
-                return [(to, msgspec.structs.replace(message, entries=entries))]
-            case SnapshotChunk():
-                changes = self.random.choice(
-                    (
-                        {"data": bytes([message.data[0] ^ 1]) + message.data[1:]},
-                        {"data": message.data[:-1]},
-                        {"data": b""},
-                        {"offset": max(0, message.offset - 1)},
-                        {"size": message.size + 1},
-                    )
-                )
-                return [(to, msgspec.structs.replace(message, **changes))]
-            case SnapshotAvailable():
-                return [(to, msgspec.structs.replace(message, size=message.size + 1))]
-        return [(to, message)]
-
     def thin_out(self, to: ReplicaIndex, message: Any) -> Said:
         """Leave one signer out of every certificate."""
         return [(to, without_a_signer(message))]
@@ -461,7 +441,9 @@ BEHAVIOURS: Mapping[str, tuple[tuple[str, ...], Way]] = {
     "exaggerating": (("answer", "vote", "talk"), Liar.exaggerate),
     "belittling": (("answer", "checkpoint"), Liar.belittle),
     "wrong roots": (("checkpoint",), Liar.wrong_roots),
-    "cutting answers": (("answer",), Liar.cut_answers),
+    "cutting answers": (("answer",), cut_answers),
+    "dripping states": (("answer",), drip_states),
+    "enormous states": (EVERYTHING, feed_enormous_states),
     "offering nothing": (("answer",), Liar.offer_nothing),
     "thin certificates": (("view change", "answer", "talk"), Liar.thin_out),
     "flooding votes": (("vote",), Liar.flood),

@@ -12,7 +12,7 @@ from bftkit.core.engine import EngineSpec
 from bftkit.core.ids import DIGEST_BYTES, SIGNATURE_BYTES, ReplicaIndex, canonical
 from bftkit.core.statement import SignedMessage, Statement
 from bftkit.replica.client_messages import AnyRequest, Envelope, decode_batch, decode_commands
-from bftkit.replica.messages import FetchBodies, FetchCommits, FetchSnapshot, Progress
+from bftkit.replica.messages import MAX_PART_BYTES, FetchBodies, FetchCommits, FetchSnapshot, Progress
 
 NUMBER_BITS = 40
 """Numbers of made-up batches have so many random bits: none is made twice."""
@@ -46,7 +46,7 @@ def made_up_talk(spec: EngineSpec, about: Statement, to: ReplicaIndex) -> Iterat
 def made_up_questions(position: int, digests: tuple[bytes, ...]) -> Iterator[Any]:
     """Ask for everything that replicas hand out: all decisions, a state, bodies, and how far they are."""
     yield FetchCommits(0)
-    yield FetchSnapshot(max(1, position), 0)
+    yield FetchSnapshot(max(1, position), 0, MAX_PART_BYTES)
     yield FetchBodies((*digests, bytes(DIGEST_BYTES)))
     yield Progress(0, 0, 0, asks=True)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from bftkit.core.outputs import CancelTimer, SetTimer
-from bftkit.replica.catch_up import PROGRESS_TIMER
+from bftkit.replica.sync_timers import PROGRESS_TIMER
 
 if TYPE_CHECKING:
     from bftkit.testing.node import SimulatedNode

@@ -172,7 +172,9 @@ def test_a_full_window_is_nobodys_fault():
     replica.see(sixth)
     assert replica.state.committed == 4
     replica.certify(sixth)
-    assert "window is full" in replica.engine.status().waiting_for
+    status = replica.engine.status()
+    assert "window is full" in status.waiting_for
+    assert status.waiting_on == (), "the replica knows whose votes are missing"
     replica.fire("relay", after=250)
     for _ in range(20):
         assert not sent(replica.fire("round", after=1_000), Timeout)

@@ -100,7 +100,9 @@ def test_a_full_window_is_nobodys_fault():
     replica.have(batch("waits", 2))
     replica.fire("relay", after=250)
     assert not sent(replica.fire("watch", after=5_000), Suspect)
-    assert "window is full" in replica.engine.status().waiting_for or replica.state.armed
+    status = replica.engine.status()
+    assert "window is full" in status.waiting_for
+    assert status.waiting_on == (), "the replica knows whose votes are missing"
     replica.step(Stable(replica.now, checkpoint_at(4, [0, 1, 2], 4)))
     assert sent(replica.fire("watch", after=5_000), Suspect)
 

@@ -123,7 +123,9 @@ def test_the_window_holds_appending_back_until_a_checkpoint():
     lone.have(*(batch(f"m{number}") for number in range(9)))
     lone.accept(4)
     assert lone.state.log.last == 4
-    assert "window is full" in lone.engine.status().waiting_for
+    status = lone.engine.status()
+    assert "window is full" in status.waiting_for
+    assert status.waiting_on == (), "the replica knows whose votes are missing"
     lone.stable(4)
     assert lone.state.log.last == 8
 
