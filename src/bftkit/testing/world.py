@@ -4,14 +4,9 @@ from collections import Counter as Tally
 from collections.abc import Callable, Mapping
 from functools import partial
 from hashlib import blake2b
-from random import Random
 from typing import Any
 
-import msgspec
-
-from bftkit.batteries.counter import Counter
 from bftkit.core.engine import EngineSpec
-from bftkit.core.epoch import Limits
 from bftkit.core.ids import ReplicaIndex, canonical
 from bftkit.core.outputs import Broadcast, Send
 from bftkit.errors import StorageError
@@ -20,7 +15,6 @@ from bftkit.replica.dissemination import BEYOND_QUOTA
 from bftkit.replica.execution import Answer
 from bftkit.replica.outputs import Report
 from bftkit.replica.settings import ReplicaSettings
-from bftkit.replica.state_machine import StateMachine
 from bftkit.runtime.admin_messages import AdminAnswer
 from bftkit.testing.byzantine import Said, draw_behaviour, make_behaviour
 from bftkit.testing.checkers import Checkers, Violation
@@ -37,8 +31,10 @@ from bftkit.testing.nemesis import Fault, chosen_faults, draw_faults, inflict, w
 from bftkit.testing.network import FINE, Network
 from bftkit.testing.node import SimulatedNode
 from bftkit.testing.profile import CALM, Profile, profile_of
+from bftkit.testing.replay import replay_line
 from bftkit.testing.signing import RealSignatures, SignatureRegistry, Signatures
 from bftkit.testing.specs import Settings, expect_possible, spec_of, usual_options
+from bftkit.testing.workload import Workload
 from bftkit.testing.world_settings import CLUSTER, every_settings
 
 RESTART_US = 50_000
@@ -47,9 +43,6 @@ RESTART_US = 50_000
 SOON_US = 30_000
 """How long after a write to the wrong place a member crashes at the latest."""
 
-LIMITS = Limits(max_command_bytes=128, max_batch_bytes=4_096, max_sessions=64)
-"""Small bounds, so that batches fill and sessions count."""
-
 _MODE_HITS = {
     CrashMode.KILL: "processes killed",
     CrashMode.NOTHING: "writes lost",
@@ -57,25 +50,6 @@ _MODE_HITS = {
     CrashMode.TORN: "writes torn",
     CrashMode.REORDERED: "writes reordered",
 }
-
-
-Commands = Callable[[Random], bytes]
-"""Makes a command for the state machine, from a source of randomness."""
-
-
-def small_numbers(random: Random) -> bytes:
-    """Make a command for the counter."""
-    return b"%d" % random.randrange(-99, 100)
-
-
-class Workload(msgspec.Struct, frozen=True):
-    """What is replicated, and what clients ask of it."""
-
-    make_machine: Callable[[], StateMachine] = Counter
-    """Makes a new state machine, for each life of each member."""
-    make_command: Commands = small_numbers
-    limits: Limits = LIMITS
-    """Their checkpoint interval is the profile's."""
 
 
 class World:
@@ -110,6 +84,9 @@ class World:
         """
         spec = spec_of(engine)
         expect_possible(spec, replicas)
+        said = (seed, engine, replicas, profile, settings, workload, options)
+        self.replay = replay_line(*said) if decisions is None else ""
+        """What makes such a world again and plays it; empty where it follows decisions, which no line can hold."""
         profile = profile_of(profile, seed)
         options = usual_options(spec, settings) if options is None else options
         self.profile = self.drawn = profile
@@ -137,9 +114,7 @@ class World:
         if journal is not None:
             journal.peek = FrameCodec(self.settings, self.signatures.verify).peek
         self.client_domain = client_domain(CLUSTER, self.settings.genesis.config.group)
-        self.checkers = Checkers(
-            self.make_machine(), load_invariants(spec.name, replicas), self.settings, self.signatures.verify
-        )
+        self.checkers = self._make_checkers()
         self.nodes = [SimulatedNode(self, settings, index) for index, settings in enumerate(every)]
         """The instances; the first of each member stands at its index, a twin behind all of them."""
         self.instances: list[tuple[int, ...]] = [(index,) for index in range(replicas)]
@@ -149,7 +124,6 @@ class World:
         self.atlas = self._atlas()
         """Which disks may rot: no more members lose their memory than may lie."""
         self.network = self._network(journal)
-        self.network.liars = self._liars
         self.clients = self._make_clients()
         self._by_key = {client.public_key: client for client in self.clients}
         plan = draw_faults(profile, replicas, self.choices.random("plan"))
@@ -165,8 +139,13 @@ class World:
         envelopes = self.profile.envelopes
         return [SimulatedClient(self, number, f"client {number}", envelopes) for number in range(self.profile.clients)]
 
+    def _make_checkers(self) -> Checkers:
+        settings = self.settings
+        invariants = load_invariants(settings.spec.name, len(settings.membership))
+        return Checkers(self.make_machine(), invariants, settings, self.signatures.verify)
+
     def _network(self, journal: Journal | None) -> Network:
-        return Network(
+        network = Network(
             len(self.nodes),
             self.profile,
             self.choices.network,
@@ -176,6 +155,8 @@ class World:
             self.hits,
             journal,
         )
+        network.liars = self._liars
+        return network
 
     def _choose_liars(self, every: list[ReplicaSettings]) -> None:
         """Let as many members lie as the profile wants and the engine tolerates."""
