@@ -4,18 +4,19 @@ from collections import Counter as Tally
 from collections.abc import Callable, Mapping
 from functools import partial
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Protocol
 
 from bftkit.core.engine import EngineSpec
 from bftkit.core.ids import ReplicaIndex, canonical
 from bftkit.core.outputs import Broadcast, Send
 from bftkit.errors import StorageError
-from bftkit.replica.client_messages import Busy, SessionId, client_domain
+from bftkit.replica.client_messages import AnyReply, client_domain, decode_request
 from bftkit.replica.dissemination import BEYOND_QUOTA
 from bftkit.replica.execution import Answer
 from bftkit.replica.outputs import Report
 from bftkit.replica.settings import ReplicaSettings
 from bftkit.runtime.admin_messages import AdminAnswer
+from bftkit.runtime.client_edge import place_of
 from bftkit.testing.byzantine import Said, draw_behaviour, make_behaviour
 from bftkit.testing.checkers import Checkers, Violation
 from bftkit.testing.choices import Choices, Name
@@ -50,6 +51,14 @@ _MODE_HITS = {
     CrashMode.TORN: "writes torn",
     CrashMode.REORDERED: "writes reordered",
 }
+
+
+class Listener(Protocol):
+    """Who has sent a request."""
+
+    def receive(self, member: ReplicaIndex, reply: AnyReply) -> None:
+        """Take a member's answer."""
+        ...
 
 
 class World:
@@ -104,8 +113,8 @@ class World:
         self._hash = blake2b(digest_size=16)
         self._unhashed: list[tuple[Any, ...]] = []
         self._tokens = 0
-        self._senders: dict[int, SimulatedClient] = {}
-        """Who sent the request of a token."""
+        self._senders: dict[int, tuple[Listener, bytes]] = {}
+        """Who sent the request of a token, and the request."""
         self._commands = 0
         self._make_command = workload.make_command
         self._command_random = self.choices.random("commands")
@@ -260,6 +269,7 @@ class World:
         """Note that a member runs."""
         self.trace("s", node.instance, node.life, node.log.next_index)
         self.network.start(node.instance)
+        self._connection_changed(node.index)
 
     def crashed(self, node: SimulatedNode, fault: Fault | None = None) -> None:
         """Crash a member now, and start it again later."""
@@ -270,6 +280,7 @@ class World:
         if node.crash(mode) or mode is CrashMode.KILL:
             self.hits[_MODE_HITS[mode]] += 1
         self.network.crash(node.instance)
+        self._connection_changed(node.index)
         self.events.after(fault.lasts_us if fault is not None else RESTART_US, self._restart, node, node.life)
 
     def stopped(self, node: SimulatedNode, reason: str) -> None:
@@ -279,6 +290,7 @@ class World:
         self.counters["stopped for good"] += 1
         node.crash(CrashMode.KILL)
         self.network.crash(node.instance)
+        self._connection_changed(node.index)
 
     def forgot(self, node: SimulatedNode, what: str) -> None:
         """Note that a member came up without what it took for durable: damage may do that, and nothing else.
@@ -380,18 +392,30 @@ class World:
 
     # -- clients ----------------------------------------------------------------------------------
 
-    def new_command(self, session: SessionId, sequence: int) -> bytes:
-        """Return a command unlike all others, for a sequence of a session."""
+    def new_command(self) -> bytes:
+        """Return a command unlike all others."""
         self._commands += 1
-        command = tagged(self._commands, self._make_command(self._command_random))
-        self.checkers.submitted(command, session, sequence)
-        return command
+        return tagged(self._commands, self._make_command(self._command_random))
 
-    def request(self, member: ReplicaIndex, data: bytes, client: SimulatedClient | None = None) -> None:
-        """Carry a client's request to a member, or lose it; the client hears of a refusal if it is named."""
+    def is_up(self, member: ReplicaIndex) -> bool:
+        """Say whether clients can connect to a member."""
+        return any(self.nodes[instance].alive for instance in self.instances[member])
+
+    @property
+    def somebody_is_up(self) -> bool:
+        """Say whether clients can connect to any member."""
+        return any(map(self.is_up, range(len(self.instances))))
+
+    def _connection_changed(self, member: ReplicaIndex) -> None:
+        """Let clients notice that a member has come up, or is down."""
+        for client in self.clients:
+            client.channel(member, self.is_up(member))
+
+    def request(self, member: ReplicaIndex, data: bytes, listener: "Listener | None" = None) -> None:
+        """Carry a client's request to a member, or lose it; who listens hears of a refusal."""
         self._tokens += 1
-        if client is not None:
-            self._senders[self._tokens] = client
+        if listener is not None:
+            self._senders[self._tokens] = listener, data
         for instance in self.instances[member]:
             self._carry(member, self.nodes[instance].submit, self._tokens, data)
 
@@ -412,12 +436,14 @@ class World:
         if client is not None:
             self._carry(member, client.reader.answered, answer)
 
-    def refused(self, member: ReplicaIndex, token: int, reason: str, session: SessionId = (0, 0)) -> None:
+    def refused(self, member: ReplicaIndex, token: int, reason: str, retry_after_ms: int = 0) -> None:
         """Carry a member's refusal of a request to whoever sent it, or lose it."""
         self.counters[f"refused: {reason}"] += 1
-        client = self._senders.get(token)
-        if client is not None:
-            self._carry(member, client.receive, member, Busy(session, 0, reason))
+        known = self._senders.get(token)
+        if known is not None:
+            listener, data = known
+            busy = place_of(decode_request(data)).busy(reason, retry_after_ms)
+            self._carry(member, listener.receive, member, busy)
 
     def _carry(self, member: ReplicaIndex, function: Callable[..., None], *arguments: Any) -> None:
         stream, profile = self.choices.links, self.profile
