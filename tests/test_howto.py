@@ -111,7 +111,7 @@ def test_the_page_about_judging_engines_and_histories(tmp_path: Path, monkeypatc
         (tmp_path / name).write_text(text, encoding="utf-8")
     install(files["pyproject.toml"], tmp_path)
     assert sum(run_console(text, tmp_path) for text in consoles) == 3
-    for name in ("histories.py", "own_faults.py"):
+    for name in ("histories.py", "by_itself.py", "own_faults.py"):
         done = subprocess.run(
             [sys.executable, name], cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
         )

@@ -21,7 +21,8 @@ from bftkit.replica.client_messages import (
     decode_request,
 )
 from bftkit.replica.execution import Executor
-from bftkit.runtime.client_session import ClientSession, SessionPolicy, decode_reply
+from bftkit.runtime.client_session import ClientSession, decode_reply
+from bftkit.runtime.session_policy import SessionPolicy
 from bftkit.wire.auth import SigningKey, verify
 
 BAD = b"bad"
@@ -75,14 +76,18 @@ def make_genesis(members=4, fault_model=FaultModel.BYZANTINE, limits=None):
 class World:
     """One client session, some replicas, and messages on their way."""
 
-    def __init__(self, seed=0, members=4, fault_model=FaultModel.BYZANTINE, policy=None, limits=None, liars=()):
+    def __init__(
+        self, seed=0, members=4, fault_model=FaultModel.BYZANTINE, policy=None, limits=None, liars=(), opens_at=0
+    ):
         self.random = Random(seed)
         genesis = make_genesis(members, fault_model, limits)
         self.key = SigningKey(bytes([7]) * 32)
         self.quorum = Quorum.of(fault_model, members)
         self.now = 1000
         self.domain = client_domain("test", 0)
-        self.session = ClientSession(self.key, self.domain, bytes(16), self.quorum, policy or SessionPolicy())
+        self.session = ClientSession(
+            self.key, self.domain, bytes(16), self.quorum, policy or SessionPolicy(), opens_at=opens_at
+        )
         self.diaries = [Diary() for _ in range(members)]
         self.executors = [Executor(diary, genesis, verify) for diary in self.diaries]
         self.log = []

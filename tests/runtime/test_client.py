@@ -13,8 +13,8 @@ from bftkit.replica.client_messages import decode_request
 from bftkit.runtime import ordered_reads
 from bftkit.runtime.client import Client
 from bftkit.runtime.client_reads import Reading
-from bftkit.runtime.client_session import SessionPolicy
 from bftkit.runtime.client_settings import ClientSettings
+from bftkit.runtime.session_policy import SessionPolicy
 from tests.runtime.client_world import BAD, World, envelope_of
 
 pytestmark = pytest.mark.anyio

@@ -16,10 +16,10 @@ from bftkit.runtime.client_session import (
     Executed,
     NotTaken,
     Refused,
-    SessionPolicy,
     Unanswered,
     decode_reply,
 )
+from bftkit.runtime.session_policy import SessionPolicy
 from tests.runtime.client_world import BAD, World, envelope_of, outcome_of
 
 CRASH = FaultModel.CRASH
@@ -417,3 +417,22 @@ def test_every_command_is_executed_once_and_answered_truly(seed, turns, liars, w
         assert world.diaries[0].entries[int(outcome.results[place])] == command
     assert world.session.acknowledged == len(commands)
     assert world.session.in_flight == world.session.queued == 0
+
+
+def test_a_session_that_is_to_open_later_asks_one_replica_then_and_all_in_the_end():
+    world = World(opens_at=1_500)
+    world.connect()
+    world.tick(499)
+    assert world.sent == []
+    world.tick(1)
+    assert [transmit.replicas for transmit in world.sent] == [(0,)]
+    world.tick(SessionPolicy().open_retry_ms)
+    assert [transmit.replicas for transmit in world.sent][1:] == [(0, 1, 2, 3)]
+
+
+def test_a_session_whose_time_has_come_asks_whoever_is_connected_first():
+    world = World(opens_at=1_500)
+    world.tick(600)
+    assert world.sent == []
+    world.connect(2)
+    assert [transmit.replicas for transmit in world.sent] == [(2,)]

@@ -20,7 +20,8 @@ from bftkit.testing.checkers import MEASURE_AGAIN, Violation
 from bftkit.testing.client import MOST_COMMANDS, longest
 from bftkit.testing.profile import Profile, draw_profile
 from bftkit.testing.simulation import finish, make_world, run_schedule
-from bftkit.testing.world import LIMITS, World
+from bftkit.testing.workload import LIMITS
+from bftkit.testing.world import World
 
 PBFT = load_engine("pbft")
 SMALL = Profile(

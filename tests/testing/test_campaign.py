@@ -6,6 +6,8 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
@@ -14,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bftkit.batteries.counter import Counter
 from bftkit.core.outputs import Persist
 from bftkit.errors import ConfigurationError, EngineError
 from bftkit.testing import program
@@ -22,8 +25,10 @@ from bftkit.testing.campaign import CampaignError, make_plan, run_campaign, shar
 from bftkit.testing.campaign_state import MOST_FINDINGS, CampaignState, Figures, Finding, Plan
 from bftkit.testing.client import SimulatedClient
 from bftkit.testing.nemesis import FAILPOINTS
+from bftkit.testing.profile import Profile
 from bftkit.testing.simulation import run_schedule
-from bftkit.testing.solo import SoloEngine
+from bftkit.testing.solo import SoloEngine, solo_spec
+from bftkit.testing.workload import Workload
 
 SOLO = {"engine": "solo", "replicas": 1}
 
@@ -214,6 +219,63 @@ def test_a_worker_that_dies_is_an_error_that_names_the_seeds(tmp_path):
     done = json.loads(file.read_text())["figures"]["schedules"]
     assert 0 < done < 100_000
     assert not multiprocessing.active_children()
+
+
+# --- What a program brings along ---------------------------------------------------------------------------------
+
+
+class Short(Counter):
+    """A counter that forgets its last digit when it is restored."""
+
+    def restore(self, data):
+        super().restore(data[:-1] or b"0")
+
+
+OWN = {
+    "engine": msgspec.structs.replace(solo_spec(), name="mine"),
+    "replicas": 1,
+    "profile": Profile(crashes=4, checkpoint_interval=2, snapshot_positions=4, clients=2),
+    "workload": Workload(Short),
+}
+
+
+def test_an_own_engine_machine_and_profile_run_in_any_executor():
+    single = [run_schedule(seed, **OWN) for seed in range(12)]
+    red = [outcome for outcome in single if not outcome.ok]
+    assert red
+    here = run_campaign(range(12), **OWN, executor=Inline())
+    assert [(each.seed, each.replay) for each in here.figures.findings] == [(each.seed, each.replay) for each in red]
+    assert red[0].replay.startswith(f"run_schedule({red[0].seed}, engine=mine, replicas=1, profile=Profile(")
+    assert sums(run_campaign(range(12), **OWN, jobs=2)) == sums(here)
+
+
+def test_what_no_process_could_import_is_refused_before_anything_starts():
+    own = {**OWN, "workload": Workload(lambda: Counter())}
+    with pytest.raises(ConfigurationError, match=r"cannot be taken to a process: .*an executor of threads"):
+        run_campaign(range(2), **own)
+    with ThreadPoolExecutor(1) as threads:
+        assert run_campaign(range(2), **own, executor=threads).ok
+    code = (
+        "from bftkit.testing import *\n"
+        "class Mine: pass\n"
+        "run_campaign(range(2), engine='solo', workload=Workload(Mine), jobs=1)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert "stands in no file that a process could import" in done.stderr
+
+
+def test_a_file_to_go_on_from_takes_an_own_profile_and_nothing_else(tmp_path):
+    file, storm = tmp_path / "state.json", Profile(crashes=2, clients=1)
+    for name in ("workload", "engine"):
+        own = {"engine": "solo", "replicas": 1, name: OWN[name]}
+        with pytest.raises(ConfigurationError, match="cannot hold an engine or a workload of a program's own"):
+            run_campaign(range(2), **own, resume=file, executor=Inline())
+    assert not file.exists()
+    how = {**SOLO, "resume": file, "executor": Inline()}
+    run_campaign(range(2), **how, profile=storm)
+    assert run_campaign(range(4), **how, profile=storm).figures.schedules == 4
+    with pytest.raises(ConfigurationError, match=r"profile was Profile\(crashes=2, clients=1\), not calm"):
+        run_campaign(range(4), **how, profile="calm")
 
 
 # --- Parts, and going on -----------------------------------------------------------------------------------------

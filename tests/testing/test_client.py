@@ -19,9 +19,11 @@ from bftkit.replica.client_messages import (
     decode_request,
     request_statement,
 )
-from bftkit.testing.client import MOST_COMMANDS, MOST_OPEN, RETRY_MS, TRIES_ALONE, SimulatedClient
+from bftkit.runtime.client_edge import LAGGING_RETRY_MS
+from bftkit.testing.client import MOST_COMMANDS, MOST_OPEN, POLICY, SimulatedClient
+from bftkit.testing.mutant_catalogue.schedules import CROWDED, SOON
 from bftkit.testing.profile import Profile
-from bftkit.testing.simulation import make_world
+from bftkit.testing.simulation import make_world, run_schedule
 
 PBFT = load_engine("pbft")
 SESSION = (7, 1)
@@ -36,10 +38,15 @@ class Watched:
         self.world = make_world(seed, PBFT, 4, Profile(clients=0, think_ms=5, **profile))
         self.sent: list[tuple[int, OpenSession | Envelope]] = []
         self.believed: list[tuple[object, tuple[tuple[bytes, ...], ...]]] = []
-        self.world.request = lambda member, data, client=None: self.sent.append((member, decode_request(data)))
-        self.world.checkers.acknowledged = lambda reply, versions: self.believed.append((reply, versions))
+        self.world.is_up = lambda member: True
+        self.world.request = lambda member, data, listener=None: self.sent.append((member, decode_request(data)))
+        self.world.checkers.acknowledged = self.believe
         self.client = SimulatedClient(self.world, 0, "client", envelopes)
         self.client.start()
+
+    def believe(self, reply: object, versions: tuple[tuple[bytes, ...], ...]) -> None:
+        if not isinstance(reply, SessionOpened):
+            self.believed.append((reply, versions))
 
     def run(self, ms: int = 100) -> None:
         self.world.events.run(self.world.events.now_us + 1_000 * ms)
@@ -100,7 +107,7 @@ def test_a_session_that_a_quorum_does_not_know_is_lost_and_another_one_is_asked_
     watched.open().run()
     given_up = watched.envelopes()
     assert given_up
-    stranger = Busy(SESSION, 1, UNKNOWN_SESSION)
+    stranger = Busy(SESSION, 1, UNKNOWN_SESSION, LAGGING_RETRY_MS)
     for member, busy in ((0, stranger), (0, stranger), (1, Busy((9, 9), 1, UNKNOWN_SESSION)), (1, stranger)):
         watched.client.receive(member, busy)
     watched.client.receive(2, Busy(SESSION, 1, "overloaded"))
@@ -108,6 +115,8 @@ def test_a_session_that_a_quorum_does_not_know_is_lost_and_another_one_is_asked_
     watched.sent.clear()
     watched.client.receive(2, stranger)
     assert watched.world.counters["sessions lost"] == 1
+    assert watched.sent == [], "others want a session too"
+    watched.run(POLICY.longest_retry_ms)
     assert watched.nonce != before, "a new nonce asks for another session"
     assert not watched.client.done
     watched.answer(given_up[0], 0, 1, 2, 3)
@@ -126,18 +135,35 @@ def test_a_session_that_a_quorum_does_not_know_is_lost_and_another_one_is_asked_
     assert len(watched.believed) == 4, "it asked for as much again"
 
 
-def test_who_is_not_answered_asks_others_and_then_everybody():
+def test_who_is_not_answered_asks_everybody():
     watched = Watched()
-    watched.run(TRIES_ALONE * 2 * RETRY_MS)
+    watched.run(POLICY.open_retry_ms + 100)
     assert {member for member, _ in watched.sent} == {0, 1, 2, 3}
     assert len({request for _, request in watched.sent}) == 1, "it is the same request again"
     per_member = Counter(member for member, _ in watched.sent)
-    watched.run(2 * RETRY_MS)
+    watched.run(2 * POLICY.longest_retry_ms)
     assert all(count > per_member[member] for member, count in Counter(m for m, _ in watched.sent).items())
     watched.open()
     watched.run(5_000)
     assert watched.sent
     assert not any(isinstance(request, OpenSession) for _, request in watched.sent), "it has its session"
+
+
+def test_who_loses_its_member_asks_another_at_once():
+    watched = Watched(envelopes=1).open()
+    watched.run(20)
+    ((contact, envelope),) = watched.sent
+    watched.client.channel(contact, up=False)
+    (other, again) = watched.sent[1]
+    assert other != contact
+    assert again == envelope
+    for member in {0, 1, 2, 3} - {contact}:
+        watched.client.channel(member, up=False)
+    before = len(watched.sent)
+    watched.run(5_000)
+    assert len(watched.sent) == before, "there is nobody to ask"
+    watched.client.channel(contact, up=True)
+    assert watched.sent[before:] == [(contact, envelope)]
 
 
 def test_runs_follow_each_other_are_signed_and_few_are_open_at_once():
@@ -170,7 +196,7 @@ def test_an_answer_counts_when_enough_members_give_the_same_one():
     watched.answer(envelope, 2, height=6)
     watched.client.receive(3, Refusal(SESSION, envelope.first, envelope.count, "no"))
     watched.client.receive(0, Busy(SESSION, envelope.first, "no room"))
-    watched.client.receive(2, Busy(SESSION, envelope.first, "no room"))
+    watched.client.receive(2, Busy(SESSION, envelope.first, "no room", 100))
     watched.client.receive(0, Reply((8, 8), envelope.first, envelope.count, 5, ()))
     assert watched.believed == []
     watched.answer(envelope, 2, height=5)
@@ -191,6 +217,27 @@ def test_a_refusal_by_enough_members_is_an_answer_too():
         watched.client.receive(member, Refusal(SESSION, envelope.first, envelope.count, "gone"))
     assert [type(reply) for reply, _ in watched.believed] == [Refusal]
     assert watched.client.height == 0
+
+
+def test_a_run_that_enough_members_refuse_for_good_is_divided_and_each_part_has_its_end():
+    watched = Watched(envelopes=1).open()
+    watched.run(20)
+    (envelope,) = watched.envelopes()
+    assert envelope.count > 1
+    commands = decode_commands(envelope.commands)
+    watched.sent.clear()
+    for member in (0, 2):
+        watched.client.receive(member, Busy(SESSION, envelope.first, "one of them is bad"))
+    parts = watched.envelopes()
+    assert [part.first for part in parts] == list(range(envelope.first, envelope.first + envelope.count))
+    for member in (0, 2):
+        watched.client.receive(member, Busy(SESSION, envelope.first, "one of them is bad"))
+    (reply, versions) = watched.believed.pop()
+    assert (reply, versions) == (Refusal(SESSION, envelope.first, 1, "one of them is bad"), ((commands[0],),))
+    for part in parts[1:]:
+        watched.answer(part, 1, 3)
+    assert [versions for _, versions in watched.believed] == [((command,),) for command in commands[1:]]
+    assert watched.client.done
 
 
 def test_only_what_is_answered_without_a_gap_is_acknowledged():
@@ -227,7 +274,7 @@ def test_some_requests_go_to_several_members_at_once():
     eager, calm = Watched(repeat=1.0, envelopes=30), Watched(envelopes=30)
     for watched in (eager, calm):
         watched.open()
-        watched.run(RETRY_MS // 2)
+        watched.run(POLICY.retry_after_ms // 2)
     assert len(calm.sent) == len(calm.envelopes()) == MOST_OPEN
     assert len(eager.sent) > MOST_OPEN
 
@@ -258,3 +305,10 @@ def test_one_seed_is_one_client():
     for watched in (one, other):
         watched.run(3_000)
     assert one.sent == other.sent
+
+
+def test_more_clients_than_sessions_are_all_served_in_the_end():
+    for seed in range(3):
+        outcome = run_schedule(seed, profile=CROWDED, settings=SOON)
+        assert outcome.ok, outcome.violations
+        assert outcome.counters["sessions lost"] > 10

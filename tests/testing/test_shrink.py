@@ -9,6 +9,8 @@ from bftkit.testing.journal import Journal
 from bftkit.testing.profile import Profile
 from bftkit.testing.shrink import Case, minimal, record_case, rule_of, shrink_case
 from bftkit.testing.simulation import run_schedule
+from bftkit.testing.solo import solo_spec
+from bftkit.testing.workload import Workload
 
 
 @pytest.mark.parametrize("needed", [[], [3], [0, 99], [17, 18, 60], list(range(10, 20))])
@@ -99,3 +101,61 @@ def test_a_failing_schedule_becomes_a_handful_of_decisions(forgetting):
     assert shrunk.case.profile.clients == 1
     assert rule_of(shrunk.case.violation) == rule_of(outcome.violations[0])
     assert shrunk.case.run().violations[0] == shrunk.case.violation
+
+
+# --- What a program brings along ---------------------------------------------------------------------------------
+
+
+class Forgetful:
+    """Loses its number with each new life."""
+
+    def __init__(self) -> None:
+        self.highest = 0
+
+    def apply(self, batch):
+        self.highest = max([self.highest, *map(int, batch.commands)])
+        return [b"%d" % self.highest] * len(batch.commands)
+
+    def snapshot(self) -> bytes:
+        return b"%d" % self.highest
+
+    def restore(self, data: bytes) -> None:
+        pass
+
+
+def number(random) -> bytes:
+    return b"%d" % random.randrange(1_000)
+
+
+OWN = Workload(Forgetful, number)
+STORM = Profile(crashes=6, power_cuts=2, snapshot_positions=4, checkpoint_interval=2, clients=2)
+
+
+@pytest.fixture(scope="module")
+def red() -> Case:
+    """Return the first case in which the machine's own mistake shows."""
+    for seed in range(20):
+        case, outcome = record_case(seed, engine=solo_spec(), replicas=1, profile=STORM, workload=OWN)
+        if not outcome.ok:
+            return case
+    pytest.fail("a machine that forgets broke no rule")
+
+
+def test_a_machine_and_an_engine_of_one_s_own_are_made_small(red):
+    assert (red.engine, red.spec, red.workload) == ("solo", solo_spec(), OWN)
+    shrunk = shrink_case(red, most_runs=80)
+    assert len(shrunk.case.decisions) < len(red.decisions) / 4
+    assert shrunk.case.run().violations[0] == shrunk.case.violation
+    assert rule_of(shrunk.case.violation) == rule_of(red.violation)
+
+
+def test_a_file_says_what_its_program_must_bring_along(red, tmp_path):
+    path = tmp_path / "case.json"
+    red.write(path)
+    with pytest.raises(ConfigurationError, match=r"the engine and the workload of a program.*engine=\.\.\., workload="):
+        Case.read(path)
+    with pytest.raises(ConfigurationError, match=r"is about the engine of a program"):
+        Case.read(path, workload=OWN)
+    whole = Case.read(path, engine=solo_spec(), workload=OWN)
+    assert whole == red
+    assert whole.run().violations[0] == red.violation

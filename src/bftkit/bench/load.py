@@ -24,9 +24,9 @@ from bftkit.bench.verdict import judge
 from bftkit.bench.workload import Lane, make_lanes
 from bftkit.errors import BftkitError, ClientError, OutcomeUnknown, Overloaded
 from bftkit.runtime.client import Client
-from bftkit.runtime.client_session import SessionPolicy
 from bftkit.runtime.metrics import LogLinearHistogram
 from bftkit.runtime.node_process import die_with_parent
+from bftkit.runtime.session_policy import SessionPolicy
 
 ENVELOPE_COMMANDS = 100
 """Commands in an envelope of `submit = "batch"`, unless they are so long that fewer fill one."""

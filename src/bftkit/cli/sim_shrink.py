@@ -51,6 +51,7 @@ def shrink(
         small.run(journal)
     document = {
         **msgspec.to_builtins(small),
+        "settings": msgspec.to_builtins(small.settings),
         "trace": [msgspec.to_builtins(entry) for entry in journal.entries],
         "runs": shrunk.runs,
         "decisions_before": shrunk.decisions_before,

@@ -41,6 +41,7 @@ from bftkit.runtime.client_session import (
 from bftkit.runtime.client_settings import ClientSettings
 from bftkit.runtime.clock import SystemClock
 from bftkit.runtime.ordered_reads import OrderedReads
+from bftkit.runtime.session_policy import reopening_pause_ms
 from bftkit.wire.auth import SigningKey
 
 TICK_S = 0.02
@@ -88,6 +89,7 @@ class Client:
         self._clock = SystemClock()
         self._sessions = [self._new_session(index) for index in range(settings.sessions)]
         self._by_id: dict[SessionId, ClientSession] = {}
+        self._losses: dict[int, int] = {}
         self._turn = 0
         self._connected: set[int] = set()
         self._down: dict[int, str] = {}
@@ -111,11 +113,9 @@ class Client:
         parts["settings"] = msgspec.structs.replace(parts["settings"], **options)
         return cls(**parts)
 
-    def _new_session(self, index: int) -> ClientSession:
-        nonce = secrets.token_bytes(NONCE_BYTES)
-        return ClientSession(
-            self._key, self._domain, nonce, self._quorum, self._settings.policy, contact=self._settings.contact + index
-        )
+    def _new_session(self, index: int, opens_at: int = 0) -> ClientSession:
+        nonce, policy, contact = secrets.token_bytes(NONCE_BYTES), self._settings.policy, self._settings.contact + index
+        return ClientSession(self._key, self._domain, nonce, self._quorum, policy, contact=contact, opens_at=opens_at)
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -432,9 +432,11 @@ class Client:
         """Open another session for what was not sent yet in one that the replicas have forgotten."""
         del self._by_id[lost.id]
         place = self._sessions.index(lost)
-        self._sessions[place] = session = self._new_session(place)
-        session.adopt(lost.take_unsigned())
+        self._losses[place] = 0 if lost.acknowledged else self._losses.get(place, 0) + 1
         now = self._clock.now_ms()
+        pause_ms = reopening_pause_ms(self._settings.policy, self._losses[place], secrets.randbelow(1_024) / 1_024)
+        self._sessions[place] = session = self._new_session(place, now + pause_ms)
+        session.adopt(lost.take_unsigned())
         for replica in sorted(self._connected):
             self._post(session.on_connected(replica, now))
 

@@ -48,6 +48,24 @@ CLOSED_RETRY_MS = 1000
 """When to try again a request that this node does not take because it stops."""
 
 
+UNCHECKABLE = "the command cannot be checked"
+"""How a refusal begins where a state machine's `check` raises something else than `Rejected`."""
+
+
+def check_problem(check: Callable[[bytes], None] | None, commands: Sequence[bytes]) -> str:
+    """Return why a state machine's `check` refuses one of these commands; empty where it takes all or has none."""
+    if check is None:
+        return ""
+    for command in commands:
+        try:
+            check(command)
+        except Rejected as refusal:
+            return refusal.reason
+        except Exception as error:
+            return f"{UNCHECKABLE}: {error!r}"
+    return ""
+
+
 class ReplyChannel(Protocol):
     """Where answers of one client go: a connection, or a caller in this process."""
 
@@ -87,7 +105,7 @@ class ClientEdge:
         self._owner_of = owner_of
         self._check = check
         self._channels: dict[bytes, list[ReplyChannel]] = {}
-        self._tokens: OrderedDict[int, tuple[ReplyChannel, _Place]] = OrderedDict()
+        self._tokens: OrderedDict[int, tuple[ReplyChannel, RequestPlace]] = OrderedDict()
         self._next_token = 0
         self._replies: Codec[Any] = Codec(AnyReply)
         self._asks: Codec[AdminAsk] = Codec(AdminAsk)
@@ -122,7 +140,7 @@ class ClientEdge:
             problem = self.closed or self._problem(channel, request)
             if problem:
                 retry_ms = LAGGING_RETRY_MS if problem == UNKNOWN_SESSION else 0
-                self._refuse(channel, _place(request), problem, CLOSED_RETRY_MS if self.closed else retry_ms)
+                self._refuse(channel, place_of(request), problem, CLOSED_RETRY_MS if self.closed else retry_ms)
                 continue
             count = request.count if isinstance(request, Envelope) else 1
             self.counters.commands += count
@@ -165,14 +183,9 @@ class ClientEdge:
         longest = self._limits.max_command_bytes
         if max(map(len, commands)) > longest:
             return f"a command is longer than {longest} bytes"
-        if self._check is not None:
-            for command in commands:
-                try:
-                    self._check(command)
-                except Rejected as refusal:
-                    return refusal.reason
-                except Exception as error:
-                    return f"the command cannot be checked: {error!r}"
+        problem = check_problem(self._check, commands)
+        if problem:
+            return problem
         owner = self._owner_of(envelope.session)
         if owner is None:
             return UNKNOWN_SESSION
@@ -181,12 +194,12 @@ class ClientEdge:
 
     def _token(self, channel: ReplyChannel, request: AnyRequest) -> int:
         self._next_token += 1
-        self._tokens[self._next_token] = (channel, _place(request))
+        self._tokens[self._next_token] = (channel, place_of(request))
         if len(self._tokens) > MAX_TOKENS:
             self._tokens.popitem(last=False)
         return self._next_token
 
-    def _refuse(self, channel: ReplyChannel, place: "_Place", reason: str, retry_after_ms: int = 0) -> None:
+    def _refuse(self, channel: ReplyChannel, place: "RequestPlace", reason: str, retry_after_ms: int = 0) -> None:
         self.counters.refused += 1
         self.counters.last_refusal = reason
         self._send(channel, FrameType.REPLY, self._replies.encode(place.busy(reason, retry_after_ms)))
@@ -214,7 +227,7 @@ class ClientEdge:
             return frame_header(FrameType.REPLY, len(payload)) + payload
         except FrameTooLarge as error:
             self.counters.oversized += 1
-            payload = self._replies.encode(_place(reply).busy(str(error), 0))
+            payload = self._replies.encode(place_of(reply).busy(str(error), 0))
             return frame_header(FrameType.REPLY, len(payload)) + payload
 
     def _send(self, channel: ReplyChannel, kind: FrameType, payload: bytes) -> None:
@@ -244,7 +257,7 @@ class ClientEdge:
                 raise WireError(f"a client does not send frames of type {frame.type}")
 
 
-class _Place(msgspec.Struct, frozen=True, gc=False):
+class RequestPlace(msgspec.Struct, frozen=True, gc=False):
     """What a client knows a request by: session and first sequence, or a read's name; zeros for a session's opening."""
 
     session: SessionId = (0, 0)
@@ -256,13 +269,14 @@ class _Place(msgspec.Struct, frozen=True, gc=False):
         return Busy(self.session, self.first, reason[:200], retry_after_ms, self.nonce)
 
 
-_OPENING = _Place()
+_OPENING = RequestPlace()
 
 
-def _place(message: AnyRequest | AnyReply) -> _Place:
+def place_of(message: AnyRequest | AnyReply) -> RequestPlace:
+    """Return what a client knows a request by, from the request or from an answer to it."""
     match message:
         case OpenSession() | SessionOpened():
             return _OPENING
         case ReadRequest() | ReadReply():
-            return _Place(nonce=message.nonce)
-    return _Place(message.session, message.first)
+            return RequestPlace(nonce=message.nonce)
+    return RequestPlace(message.session, message.first)

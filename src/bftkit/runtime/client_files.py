@@ -24,10 +24,10 @@ from bftkit.plugins import load_engines
 from bftkit.replica.client_messages import client_domain
 from bftkit.replica.read_queue import one_answer_is_enough
 from bftkit.runtime.client_connector import RemoteConnector
-from bftkit.runtime.client_session import SessionPolicy
 from bftkit.runtime.client_settings import ClientSettings
 from bftkit.runtime.credentials import CredentialFiles, read_credentials, read_signing_key
 from bftkit.runtime.dialer import connect_client
+from bftkit.runtime.session_policy import SessionPolicy
 from bftkit.wire.auth import SigningKey
 from bftkit.wire.handshake import LocalIdentity
 

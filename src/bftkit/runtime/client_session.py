@@ -28,26 +28,8 @@ from bftkit.replica.client_messages import (
     envelope_statement,
     open_session_statement,
 )
+from bftkit.runtime.session_policy import SessionPolicy
 from bftkit.wire.auth import SigningKey
-
-
-class SessionPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds and delays of a client session; none of them has to be agreed upon."""
-
-    run_commands: int = 256
-    """Commands in one envelope at most."""
-    run_bytes: int = 131_072
-    """Bytes of commands in one envelope at most, unless a single one is longer."""
-    window: int = 65_536
-    """Sequences above the acknowledged ones that may be in use; the replicas' `session_window`."""
-    queued_commands: int = 65_536
-    """Commands that may wait to be signed; more are refused."""
-    retry_after_ms: int = 2_000
-    """Wait before a request without an answer goes to all replicas; doubled each time."""
-    open_retry_ms: int = 250
-    """The first such wait for the request that opens the session."""
-    longest_retry_ms: int = 10_000
-    """Longest such wait."""
 
 
 class Executed(msgspec.Struct, frozen=True, gc=False):
@@ -176,7 +158,12 @@ class ClientSession:
         policy: SessionPolicy | None = None,
         *,
         contact: int = 0,
+        opens_at: int = 0,
     ) -> None:
+        """Make a session that asks to be opened from `opens_at` on, in the milliseconds that methods are given.
+
+        `contact` is the replica to turn to first. See `reopening_pause_ms` for what follows one that was lost.
+        """
         self.id: SessionId = (0, 0)
         self.nonce = nonce
         self.is_open = False
@@ -195,6 +182,7 @@ class ClientSession:
         self._quorum = quorum
         self._policy = policy or SessionPolicy()
         self._contact = contact % quorum.members
+        self._opens_at = opens_at
         self._connected: set[int] = set()
         self._next = 1
         self._queue: list[Run] = []
@@ -202,7 +190,8 @@ class ClientSession:
         self._runs: dict[int, Run] = {}
         self._ends: dict[int, int] = {}
         self._strangers: set[int] = set()
-        self._opening = Run(self, 0, [], data=self._open_request(), retry_ms=self._policy.open_retry_ms)
+        opening = Run(self, 0, [], data=self._open_request(), retry_at=opens_at, retry_ms=self._policy.open_retry_ms)
+        self._opening = opening
 
     def _open_request(self) -> bytes:
         key = self._key.public_key
@@ -347,7 +336,7 @@ class ClientSession:
         """Note that a replica can be reached; what reached nobody goes there."""
         self._connected.add(replica)
         sends: list[Transmit] = []
-        for run in self._open_requests():
+        for run in self._open_requests() if self.is_open or now >= self._opens_at else ():
             if not run.asked and not run.refusals:
                 sends += self._send(run, (replica,), now)
         return sends + self.flush(now)
@@ -373,6 +362,9 @@ class ClientSession:
         sends: list[Transmit] = []
         due = [run for run in self._open_requests() if run.retry_at <= now and self._connected]
         for run in due:
+            if not run.asked and not run.refusals:
+                sends += self._send(run, (self._next_contact(run),), now)
+                continue
             run.refusals.clear()
             run.retry_ms = min(2 * run.retry_ms, self._policy.longest_retry_ms)
             sends += self._send(run, tuple(sorted(self._connected)), now)

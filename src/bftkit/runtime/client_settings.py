@@ -2,7 +2,7 @@
 
 import msgspec
 
-from bftkit.runtime.client_session import SessionPolicy
+from bftkit.runtime.session_policy import SessionPolicy
 
 
 class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -55,7 +55,8 @@ if TYPE_CHECKING:
     from bftkit.testing.solo import solo_spec
     from bftkit.testing.twins import TwinsPlan, TwinsResult, run_twins
     from bftkit.testing.twins_scenarios import parse_scenario, scenario_text
-    from bftkit.testing.world import Commands, Workload, World
+    from bftkit.testing.workload import Commands, Workload
+    from bftkit.testing.world import World
 
 _HOMES = {
     "BEHAVIOURS": "byzantine",
@@ -68,7 +69,7 @@ _HOMES = {
     "Check": "mutants",
     "Checkers": "checkers",
     "Choices": "choices",
-    "Commands": "world",
+    "Commands": "workload",
     "CrashMode": "disk",
     "EngineGroup": "engine_group",
     "EngineInvariants": "invariants",
@@ -106,7 +107,7 @@ _HOMES = {
     "TwinsResult": "twins",
     "Verdict": "linearizability",
     "Violation": "checkers",
-    "Workload": "world",
+    "Workload": "workload",
     "World": "world",
     "applied": "mutants",
     "check_by_index": "linearizability",

@@ -3,18 +3,20 @@
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from bftkit.replica.client_messages import ReadReply, Refusal
+from bftkit.replica.client_messages import Refusal
 from bftkit.replica.execution import Answer
 from bftkit.replica.inputs import Executed, SnapshotInstalled, SnapshotSaved
 from bftkit.runtime.application import FULL_DISK_RETRY_S, MAX_TAKEN, ApplicationStage
+from bftkit.testing.lies_to_clients import lies_about
 
 if TYPE_CHECKING:
     from bftkit.testing.node import SimulatedNode
 
 FINE = 1_024
 """In how many steps the time of a visit is drawn."""
+
+LIES = 0.5
+"""Share of a liar's answers that are not true."""
 
 
 class SimulatedApplication:
@@ -73,14 +75,13 @@ class SimulatedApplication:
         self._work_if_idle()
 
     def _said(self, answer: Answer) -> Answer:
-        """Return what a member tells a client: the truth, or what a liar makes of the answer to a read."""
-        node, reply = self._node, answer.reply
-        if node.speak is None or not isinstance(reply, ReadReply):
-            return answer
-        if not node.world.choices.byzantine.chance("lies to clients", node.index, 0.5):
+        """Return what a member tells a client: the truth, or what a liar makes of it."""
+        node, byzantine = self._node, self._node.world.choices.byzantine
+        lies = lies_about(answer.reply) if node.speak is not None else ()
+        if not lies or not byzantine.chance("lies to clients", node.index, LIES):
             return answer
         node.world.hits["invented answers"] += 1
-        return Answer(answer.public_key, msgspec.structs.replace(reply, answer=b"invented"))
+        return Answer(answer.public_key, byzantine.among("lie", node.index, lies))
 
     def _try_again(self) -> None:
         self._working = False

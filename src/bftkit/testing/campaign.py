@@ -4,29 +4,32 @@ The work is dealt out in ranges of seeds. What comes of it depends on the seeds 
 number of workers, the size of the portions or the order in which they come back.
 """
 
+import pickle
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
+from bftkit.core.engine import EngineSpec
 from bftkit.core.quorum import FaultModel
 from bftkit.errors import BftkitError, ConfigurationError, EngineError
-from bftkit.plugins import load_engine
 from bftkit.testing.byzantine import BEHAVIOURS
 from bftkit.testing.campaign_state import CampaignState, Figures, Finding, Plan, read_state
 from bftkit.testing.crash_plan import FAILPOINT_HIT
 from bftkit.testing.liars import BYZANTINE_HIT, TWINS
 from bftkit.testing.nemesis import FAILPOINTS
-from bftkit.testing.profile import PROFILES
+from bftkit.testing.profile import PROFILES, Profile
 from bftkit.testing.program import program_of
 from bftkit.testing.simulation import run_schedule, size_problem
-from bftkit.testing.specs import Settings
+from bftkit.testing.specs import Settings, named, spec_of
 from bftkit.testing.workers import cores, worker_pool
+from bftkit.testing.workload import Workload
 
 USUAL_REPLICAS = 4
 """Members of a group when nothing else is said: the fewest that survive a byzantine one."""
@@ -96,7 +99,7 @@ class CampaignResult(msgspec.Struct, frozen=True):
 
     @property
     def _behaviours(self) -> tuple[str, ...]:
-        byzantine = load_engine(self.plan.engine).fault_model is FaultModel.BYZANTINE
+        byzantine = spec_of(self.plan.meant).fault_model is FaultModel.BYZANTINE
         return (*BEHAVIOURS, TWINS) if byzantine else ()
 
     @property
@@ -113,10 +116,11 @@ def events_per_s(figures: Figures) -> float:
 def run_campaign(  # noqa: PLR0913  # what to run, on what, and from where: each has its default
     seeds: range,
     *,
-    engine: str,
+    engine: str | EngineSpec,
     replicas: int | Sequence[int] | None = None,
-    profile: str = "all",
+    profile: str | Profile = "all",
     settings: Settings = (),
+    workload: Workload | None = None,
     executor: Executor | None = None,
     jobs: int | None = None,
     shard: tuple[int, int] | None = None,
@@ -128,6 +132,8 @@ def run_campaign(  # noqa: PLR0913  # what to run, on what, and from where: each
 
     `replicas` is the size of the group, or several, dealt round among the seeds: a seed gets the size at its
     remainder. Without it there are four, or as few as the engine takes. `settings` are options of the engine.
+    `engine`, `profile` and `workload` may be a program's own, as for `run_schedule`; processes import an own engine or
+    workload by the names of its functions, so these stand in a module.
     `shard` (i, n) runs the i-th of n parts, from 1 on: ranges that lie side by side and differ by one seed at most.
 
     `executor` is any executor of `concurrent.futures` that takes functions by name; without one there are as many
@@ -135,31 +141,39 @@ def run_campaign(  # noqa: PLR0913  # what to run, on what, and from where: each
     many calls it runs at once.
 
     `resume` is a file to go on from: it is written while the campaign runs and holds which seeds are done, and of which
-    program; when a source of the library or the engine has changed since, it is refused. `portion` fixes how many seeds
+    program; when a source of the library or the engine has changed since, it is refused, and so is an engine or a
+    workload of a program's own, whose sources nobody knows. `portion` fixes how many seeds
     go to a worker at once; by default it follows from how long they take.
 
     ConfigurationError or EngineError where that cannot be run, CampaignError where a worker dies.
     """
-    plan = make_plan(engine, replicas, profile, settings)
+    plan = make_plan(engine, replicas, profile, settings, workload)
     part = shard_of(seeds, *(shard or (1, 1)))
-    program = program_of(engine)
-    state = CampaignState(plan, program) if resume is None else read_state(resume, plan, program, part)
+    state = _state(plan, part, resume)
     began = time.monotonic()
     todo = state.missing(part)
     left = sum(map(len, todo))
     if left:
         workers = min(jobs or cores(), left)
         with ExitStack() as stack:
+            if executor is None or isinstance(executor, ProcessPoolExecutor):
+                _expect_portable(plan)
             if executor is None:
                 executor = stack.enter_context(worker_pool(workers, partial(_warm_up, plan)))
             _Dealer(state, executor, workers, portion, resume, len(part), progress).run(todo)
     return CampaignResult(plan, (part.start, part.stop), state.figures, time.monotonic() - began)
 
 
-def make_plan(engine: str, replicas: int | Sequence[int] | None, profile: str, settings: Settings = ()) -> Plan:
+def make_plan(
+    engine: str | EngineSpec,
+    replicas: int | Sequence[int] | None,
+    profile: str | Profile,
+    settings: Settings = (),
+    workload: Workload | None = None,
+) -> Plan:
     """Return what all schedules have in common; ConfigurationError or EngineError where they cannot be run."""
-    spec = load_engine(engine)
-    if profile not in PROFILES:
+    spec = spec_of(engine)
+    if isinstance(profile, str) and profile not in PROFILES:
         raise ConfigurationError(f"there is no profile {profile!r}: say one of {', '.join(PROFILES)}")
     if replicas is None:
         usual = size_problem(engine, USUAL_REPLICAS, settings) is None
@@ -172,7 +186,33 @@ def make_plan(engine: str, replicas: int | Sequence[int] | None, profile: str, s
         problem = size_problem(engine, size, settings)
         if problem is not None:
             raise ConfigurationError(problem)
-    return Plan(engine, sizes, profile, settings)
+    name, own = named(engine)
+    return Plan(name, sizes, profile, settings, own, workload)
+
+
+def _state(plan: Plan, seeds: range, file: Path | None) -> CampaignState:
+    """Return where a campaign begins or goes on; ConfigurationError where a file cannot say it."""
+    if file is None:
+        return CampaignState(plan)
+    if plan.is_a_program_s_own:
+        raise ConfigurationError(f"{file} cannot hold an engine or a workload of a program's own: there is no going on")
+    return read_state(file, plan, program_of(plan.engine), seeds)
+
+
+def _expect_portable(plan: Plan) -> None:
+    """Raise ConfigurationError where other processes will not find what is a program's own."""
+    if not plan.is_a_program_s_own:
+        return
+    advice = "put it into a module of its own, or give an executor of threads"
+    try:
+        data = pickle.dumps(plan)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ConfigurationError(
+            f"the engine or the workload cannot be taken to a process: {error}; {advice}"
+        ) from error
+    main = sys.modules["__main__"]
+    if b"__main__" in data and getattr(main, "__spec__", None) is None and not hasattr(main, "__file__"):
+        raise ConfigurationError(f"engine or workload stands in no file that a process could import; {advice}")
 
 
 def shard_of(seeds: range, part: int, parts: int) -> range:
@@ -202,7 +242,12 @@ def _run_one(plan: Plan, seed: int) -> Figures:
     replicas = plan.replicas_of(seed)
     try:
         outcome = run_schedule(
-            seed, engine=plan.engine, replicas=replicas, profile=plan.profile, settings=plan.settings
+            seed,
+            engine=plan.meant,
+            replicas=replicas,
+            profile=plan.profile,
+            settings=plan.settings,
+            workload=plan.workload,
         )
     except (ConfigurationError, EngineError):
         raise
@@ -228,7 +273,7 @@ def _run_one(plan: Plan, seed: int) -> Figures:
 
 def _warm_up(plan: Plan) -> None:
     """Import what a worker needs before its garbage collector is frozen."""
-    load_engine(plan.engine)
+    spec_of(plan.meant)
 
 
 class _Dealer:

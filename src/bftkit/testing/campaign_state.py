@@ -5,7 +5,12 @@ from pathlib import Path
 
 import msgspec
 
+from bftkit.core.engine import EngineSpec
 from bftkit.errors import ConfigurationError
+from bftkit.testing.profile import Profile
+from bftkit.testing.replay import as_python, replay_line
+from bftkit.testing.specs import Settings
+from bftkit.testing.workload import Workload
 
 MOST_FINDINGS = 1_000
 """Findings that are kept, those of the lowest seeds; more are counted only."""
@@ -20,20 +25,33 @@ class Plan(msgspec.Struct, frozen=True):
     engine: str
     replicas: tuple[int, ...]
     """Sizes of the group: a seed gets the one at its remainder, whatever range or part it is run in."""
-    profile: str
-    settings: tuple[tuple[str, str], ...] = ()
+    profile: str | Profile
+    """A name, from which each seed draws, or one environment for all."""
+    settings: Settings = ()
     """Options of the engine that do not have their defaults."""
+    spec: EngineSpec | None = None
+    """The engine itself, where a program brings its own; no file can hold it."""
+    workload: Workload | None = None
+    """What is replicated, where a program brings its own; no file can hold it."""
+
+    @property
+    def meant(self) -> str | EngineSpec:
+        """Return the engine, by itself or by its name."""
+        return self.spec or self.engine
+
+    @property
+    def is_a_program_s_own(self) -> bool:
+        """Say whether something in it exists in one program only."""
+        return self.spec is not None or self.workload is not None
 
     def replicas_of(self, seed: int) -> int:
         """Return how many members the schedule of a seed has."""
         return self.replicas[seed % len(self.replicas)]
 
     def replay(self, seed: int) -> str:
-        """Return the command that runs one seed again."""
-        return (
-            f"bftkit sim replay {seed} --engine {self.engine} --replicas {self.replicas_of(seed)} "
-            f"--profile {self.profile}" + "".join(f" --option {name}={value}" for name, value in self.settings)
-        )
+        """Return the command, or the line of Python, that runs one seed again."""
+        size = self.replicas_of(seed)
+        return replay_line(seed, self.meant, size, self.profile, settings=self.settings, workload=self.workload)
 
 
 class Finding(msgspec.Struct, frozen=True, order=True):
@@ -44,7 +62,7 @@ class Finding(msgspec.Struct, frozen=True, order=True):
     property: str
     """Which rule, and how, in words."""
     replay: str
-    """The command that shows it again."""
+    """The command, or the line of Python, that shows it again."""
 
 
 class Figures(msgspec.Struct):
@@ -166,5 +184,5 @@ def _difference(state: CampaignState, plan: Plan, program: str, seeds: range) ->
     return None
 
 
-def _words(value: str | tuple[object, ...]) -> str:
-    return value if isinstance(value, str) else ",".join(map(str, value))
+def _words(value: object) -> str:
+    return value if isinstance(value, str) else as_python(value)

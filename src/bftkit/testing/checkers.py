@@ -167,6 +167,10 @@ class Checkers:
                 for command, place in ((command, self._submitted.get(command)) for command in commands):
                     if place is not None and place not in self._executed:
                         raise Violation(f"{command!r} is said to be executed, and nothing was under its sequence")
+        elif isinstance(reply, SessionOpened):
+            if self._sessions.get(reply.session) != reply.nonce:
+                raise Violation(f"a client takes {reply} for true, and no honest member has opened that session")
+            self.told(reply.session[0])
 
     def _compare_places(self, reply: Reply, commands: tuple[bytes, ...]) -> None:
         """See that a reply is about the sequences that its client gave these commands."""

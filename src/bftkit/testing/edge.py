@@ -8,23 +8,30 @@ from bftkit.core.inputs import Read
 from bftkit.core.outputs import ReadReady
 from bftkit.replica.client_messages import (
     UNKNOWN_SESSION,
+    AnyRequest,
     Envelope,
     client_domain,
     decode_request,
     request_key,
     request_statement,
 )
+from bftkit.replica.execution import Answer
 from bftkit.replica.inputs import Submission, Submitted
 from bftkit.replica.read_queue import TOKEN_BITS, ReadQueue
 from bftkit.runtime.admin_messages import AdminAnswer, AdminAsk
+from bftkit.runtime.client_edge import LAGGING_RETRY_MS
 from bftkit.runtime.reads import ask_machine
 from bftkit.testing.checkers import Violation
+from bftkit.testing.lies_to_clients import lies_about
 
 if TYPE_CHECKING:
     from bftkit.testing.node import SimulatedNode
 
 TICK_US = 50_000
 """How often is looked whether readers have waited too long, while there are any."""
+
+LIES_BEFOREHAND = 0.3
+"""Share of requests that a liar answers before anybody has executed them."""
 
 _asks: msgspec.msgpack.Decoder[AdminAsk] = msgspec.msgpack.Decoder(AdminAsk)
 
@@ -47,7 +54,7 @@ class SimulatedEdge:
         if isinstance(request, Envelope):
             session = node.executor.sessions.get(request.session)
             if session is None:
-                node.world.refused(node.index, token, UNKNOWN_SESSION, request.session)
+                node.world.refused(node.index, token, UNKNOWN_SESSION, LAGGING_RETRY_MS)
                 return
             public_key, count = session.public_key, request.count
         else:
@@ -55,8 +62,18 @@ class SimulatedEdge:
         statement = request_statement(self._domain, request)
         if not node.world.signatures.verify(public_key, statement, request.signature):
             raise Violation("a client's signature is not valid")
+        self._lie(public_key, request)
         submission = Submission(token, request_key(request), data, count)
         node.turn(Submitted(node.clock.now_ms(), (submission,)))
+
+    def _lie(self, public_key: bytes, request: AnyRequest) -> None:
+        """Answer at once what nobody has ordered yet, where a liar feels like it."""
+        node = self._node
+        byzantine = node.world.choices.byzantine
+        if node.speak is not None and byzantine.chance("answers beforehand", node.index, LIES_BEFOREHAND):
+            node.world.hits["invented answers"] += 1
+            lie = byzantine.among("beforehand", node.index, lies_about(request))
+            node.world.answer(node.index, Answer(public_key, lie))
 
     def read(self, public_key: bytes, data: bytes) -> None:
         """Take an encoded question of a client who believes this member alone."""

@@ -411,7 +411,7 @@ class SimulatedNode:
             InstallSnapshot: self.application.put,
             SendSnapshotChunk: self._send_chunk,
             Trim: self._trim,
-            Refuse: lambda output: self.world.refused(self.index, output.token, output.reason),
+            Refuse: lambda output: self.world.refused(self.index, output.token, output.reason, output.retry_after_ms),
             Report: lambda output: self.world.reported(self, output),
             ReadReady: self._read_ready,
         }

@@ -3,13 +3,14 @@
 from typing import TYPE_CHECKING, Any, cast
 
 from bftkit.core.ids import ReplicaIndex, canonical
-from bftkit.replica.client_messages import ReadReply
+from bftkit.replica.client_messages import AnyReply, Busy, ReadReply
 from bftkit.replica.read_queue import one_answer_is_enough
 from bftkit.replica.sessions import NONCE_BYTES
 from bftkit.runtime.admin_messages import AdminAnswer, AdminAsk
 from bftkit.runtime.client_session import Transmit
 from bftkit.runtime.ordered_reads import OrderedRead, OrderedReads
 from bftkit.testing.checkers import Violation
+from bftkit.testing.signing import SimulatedKey
 from bftkit.wire.auth import SigningKey
 
 if TYPE_CHECKING:
@@ -41,18 +42,6 @@ class _OpenRead:
         """Its way through the log, where it goes that way."""
 
 
-class _SimulatedKey:
-    """Signs for a client as the world does."""
-
-    def __init__(self, world: "World", public_key: bytes) -> None:
-        self.public_key = public_key
-        self._world = world
-
-    def sign(self, statement: bytes) -> bytes:
-        """Sign as a client."""
-        return self._world.signatures.sign(self.public_key, statement)
-
-
 class SimulatedReader:
     """The reads of one client; those through the log are the real client's. What it believes goes to the checkers."""
 
@@ -62,7 +51,7 @@ class SimulatedReader:
         self._public_key = public_key
         self._alone = one_answer_is_enough(world.settings.spec)
         self._members = len(world.settings.membership)
-        key = cast(SigningKey, _SimulatedKey(world, public_key))
+        key = cast(SigningKey, SimulatedKey(world.signatures, public_key))
         quorum = world.settings.membership.quorum
         self._ordered = OrderedReads(key, world.client_domain, quorum, contact=number % self._members)
         for member in range(self._members):
@@ -105,7 +94,7 @@ class SimulatedReader:
     def _send(self, sends: list[Transmit]) -> None:
         for send in sends:
             for member in send.replicas:
-                self._world.request(member, send.data)
+                self._world.request(member, send.data, self)
 
     def _tick(self) -> None:
         self._send(self._ordered.on_tick(self._now_ms))
@@ -113,9 +102,12 @@ class SimulatedReader:
         if self._ticking:
             self._world.events.due("reader", self._number, TICK_US, self._tick)
 
-    def receive(self, member: ReplicaIndex, reply: ReadReply) -> None:
-        """Count a member's answer to a read that went through the log."""
-        self._ordered.on_reply(member, reply, canonical(reply))
+    def receive(self, member: ReplicaIndex, reply: AnyReply) -> None:
+        """Take a member's answer to a read that went through the log, or its word that it did not take one."""
+        if isinstance(reply, ReadReply):
+            self._ordered.on_reply(member, reply, canonical(reply))
+        elif isinstance(reply, Busy):
+            self._send(self._ordered.on_busy(member, reply, self._now_ms))
 
     def _concluded(self, number: int) -> None:
         ordered = self._open[number].ordered

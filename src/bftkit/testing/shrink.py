@@ -12,12 +12,14 @@ from typing import TypeVar
 
 import msgspec
 
+from bftkit.core.engine import EngineSpec
 from bftkit.errors import ConfigurationError
 from bftkit.testing.choices import Decisions, Name
 from bftkit.testing.journal import Journal
 from bftkit.testing.profile import CALM, Profile
 from bftkit.testing.simulation import Outcome, finish, size_problem
-from bftkit.testing.specs import Settings, spec_of
+from bftkit.testing.specs import Settings, named, spec_of
+from bftkit.testing.workload import Workload
 from bftkit.testing.world import World
 
 T = TypeVar("T")
@@ -30,7 +32,7 @@ _RULE_CHARACTERS = 48
 """How much of a violation's text says which rule it is about; the rest are particulars."""
 
 
-class Case(msgspec.Struct, frozen=True):
+class Case(msgspec.Struct, frozen=True, omit_defaults=True):
     """A schedule that breaks a rule, with everything that it takes to run it again."""
 
     seed: int
@@ -43,28 +45,57 @@ class Case(msgspec.Struct, frozen=True):
     """What it breaks."""
     settings: Settings = ()
     """Options of the engine that do not have their defaults."""
+    spec: EngineSpec | None = None
+    """The engine itself, where a program brings its own; a file does not hold it."""
+    workload: Workload | None = None
+    """What is replicated, where a program brings its own; a file does not hold it."""
+    needs: tuple[str, ...] = ()
+    """In a file, which of the two it takes besides."""
+
+    @property
+    def meant(self) -> str | EngineSpec:
+        """Return the engine, by itself or by its name."""
+        return self.spec or self.engine
+
+    def data(self) -> "Case":
+        """Return what a file can hold of it."""
+        own = {"engine": self.spec, "workload": self.workload}
+        needs = tuple(name for name, value in own.items() if value is not None)
+        return msgspec.structs.replace(self, spec=None, workload=None, needs=needs)
 
     def write(self, path: str | Path) -> None:
-        """Write the case to a file, as JSON."""
-        Path(path).write_bytes(msgspec.json.format(msgspec.json.encode(self)) + b"\n")
+        """Write the case to a file, as JSON, without what a program brings along."""
+        Path(path).write_bytes(msgspec.json.format(msgspec.json.encode(self.data())) + b"\n")
 
     @classmethod
-    def read(cls, path: str | Path) -> "Case":
-        """Read a case from a file; ConfigurationError where that holds none."""
+    def read(cls, path: str | Path, *, engine: EngineSpec | None = None, workload: Workload | None = None) -> "Case":
+        """Read a case from a file; `engine` and `workload` are those of its program, where it needs them.
+
+        ConfigurationError where the file holds no case, or needs what is not given.
+        """
         try:
-            return msgspec.json.decode(Path(path).read_bytes(), type=cls)
+            case = msgspec.json.decode(Path(path).read_bytes(), type=cls)
         except (OSError, msgspec.DecodeError) as error:
             raise ConfigurationError(f"{path} holds no case: {error}") from error
+        whole = msgspec.structs.replace(case, spec=engine, workload=workload, needs=())
+        missing = [name for name in case.needs if name not in whole.data().needs]
+        if missing:
+            raise ConfigurationError(
+                f"{path} is about the {' and the '.join(missing)} of a program, which no file holds: play it there, "
+                f"with Case.read({str(path)!r}, {', '.join(f'{name}=...' for name in missing)})"
+            )
+        return whole
 
     def world(self, journal: Journal | None = None) -> World:
         """Make the world of this case."""
         return World(
             self.seed,
             self.profile,
-            engine=self.engine,
+            engine=self.meant,
             replicas=self.replicas,
             decisions=dict(self.decisions),
             settings=self.settings,
+            workload=self.workload,
             journal=journal,
         )
 
@@ -82,15 +113,23 @@ class Shrunk(msgspec.Struct, frozen=True):
     decisions_before: int
 
 
-def record_case(
-    seed: int, *, engine: str, replicas: int = 4, profile: str | Profile = "all", settings: Settings = ()
+def record_case(  # which run, of what: all but the seed has a default
+    seed: int,
+    *,
+    engine: str | EngineSpec = "pbft",
+    replicas: int = 4,
+    profile: str | Profile = "all",
+    settings: Settings = (),
+    workload: Workload | None = None,
 ) -> tuple[Case, Outcome]:
-    """Run a schedule and write down every decision of it."""
-    world = World(seed, profile, engine=engine, replicas=replicas, record=True, settings=settings)
+    """Run a schedule and write down every decision of it; arguments as for `run_schedule`."""
+    world = World(seed, profile, engine=engine, replicas=replicas, record=True, settings=settings, workload=workload)
     outcome = finish(world)
     decisions: Decisions = world.choices.recorded or {}
     violation = outcome.violations[0] if outcome.violations else ""
-    return Case(seed, engine, replicas, world.drawn, list(decisions.items()), violation, settings), outcome
+    name, own = named(engine)
+    case = Case(seed, name, replicas, world.drawn, list(decisions.items()), violation, settings, own, workload)
+    return case, outcome
 
 
 def rule_of(violation: str) -> str:
@@ -140,15 +179,20 @@ class _Attempts:
 
     def have_fewer_members(self) -> None:
         """Do with a smaller group, the smallest first; what its members do is drawn anew, from the same seed."""
-        best, spec = self.best, spec_of(self.best.engine)
+        best, spec = self.best, spec_of(self.best.meant)
         for replicas in range(spec.min_members, best.replicas):
             if self.runs >= self._most_runs:
                 return
-            if size_problem(best.engine, replicas, best.settings) is not None:
+            if size_problem(best.meant, replicas, best.settings) is not None:
                 continue
             self.runs += 1
             case, _ = record_case(
-                best.seed, engine=best.engine, replicas=replicas, profile=best.profile, settings=best.settings
+                best.seed,
+                engine=best.meant,
+                replicas=replicas,
+                profile=best.profile,
+                settings=best.settings,
+                workload=best.workload,
             )
             if case.violation and rule_of(case.violation) == self._rule and self.fails(case):
                 return

@@ -76,3 +76,15 @@ class RealSignatures:
         if verdict is None:
             verdict = self._verified[question] = verify(public_key, statement, signature)
         return verdict
+
+
+class SimulatedKey:
+    """A key of one run, where the product's code wants a `SigningKey`."""
+
+    def __init__(self, signatures: Signatures, public_key: bytes) -> None:
+        self.public_key = public_key
+        self._signatures = signatures
+
+    def sign(self, statement: bytes) -> bytes:
+        """Sign a statement."""
+        return self._signatures.sign(self.public_key, statement)

@@ -19,7 +19,8 @@ from bftkit.testing.checkers import Violation
 from bftkit.testing.node import SimulatedNode
 from bftkit.testing.profile import CALM, Profile
 from bftkit.testing.specs import Settings
-from bftkit.testing.world import Commands, Workload, World, small_numbers
+from bftkit.testing.workload import Commands, Workload, small_numbers
+from bftkit.testing.world import World
 
 WIDE_LIMITS = Limits(max_command_bytes=4_096, max_batch_bytes=32_768, max_sessions=64)
 """Bounds for state machines whose commands are longer than a counter's."""
@@ -90,6 +91,11 @@ class Outcome(msgspec.Struct, frozen=True):
     """What went wrong on purpose, by class of fault: how often it really happened."""
     heal_ms: int | None = None
     """How long it took, after everything had healed, until every honest member had executed a new request."""
+    replay: str = ""
+    """The command, or the line of Python, that plays it again; empty where it followed decisions: write the `Case`.
+
+    What a program did to the `World` by itself it has to do again.
+    """
 
     @property
     def ok(self) -> bool:
@@ -140,6 +146,7 @@ def finish(world: World) -> Outcome:
         counters={**world.counters, "sent": world.network.sent, "lost": world.network.lost},
         faults_hit=dict(sorted(world.hits.items())),
         heal_ms=heal_ms,
+        replay=world.replay,
     )
 
 
@@ -148,7 +155,7 @@ def simulate(
     *,
     seed: int = 0,
     faults: str | Profile = "all",
-    engine: str = "pbft",
+    engine: str | EngineSpec = "pbft",
     replicas: int = 4,
     commands: Commands = small_numbers,
     limits: Limits = WIDE_LIMITS,

@@ -29,6 +29,11 @@ def spec_of(engine: str | EngineSpec) -> EngineSpec:
     return engine if isinstance(engine, EngineSpec) else _loaded(engine)
 
 
+def named(engine: str | EngineSpec) -> tuple[str, EngineSpec | None]:
+    """Return an engine's name, and itself where it was not given by name."""
+    return (engine.name, engine) if isinstance(engine, EngineSpec) else (engine, None)
+
+
 @lru_cache
 def _loaded(engine: str) -> EngineSpec:
     return load_engine(engine)

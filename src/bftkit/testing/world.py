@@ -4,23 +4,18 @@ from collections import Counter as Tally
 from collections.abc import Callable, Mapping
 from functools import partial
 from hashlib import blake2b
-from random import Random
-from typing import Any
+from typing import Any, Protocol
 
-import msgspec
-
-from bftkit.batteries.counter import Counter
 from bftkit.core.engine import EngineSpec
-from bftkit.core.epoch import Limits
 from bftkit.core.ids import ReplicaIndex, canonical
 from bftkit.core.quorum import FaultModel
 from bftkit.errors import ConfigurationError, StorageError
-from bftkit.replica.client_messages import Busy, SessionId, client_domain
+from bftkit.replica.client_messages import AnyReply, client_domain, decode_request
 from bftkit.replica.dissemination import BEYOND_QUOTA
 from bftkit.replica.execution import Answer
 from bftkit.replica.outputs import Report
-from bftkit.replica.state_machine import StateMachine
 from bftkit.runtime.admin_messages import AdminAnswer
+from bftkit.runtime.client_edge import place_of
 from bftkit.testing.adversary import AdversarialHeap
 from bftkit.testing.checkers import Checkers, Violation
 from bftkit.testing.choices import Choices, Name
@@ -37,8 +32,10 @@ from bftkit.testing.nemesis import Fault, chosen_faults, draw_faults, inflict, w
 from bftkit.testing.network import FINE, Network
 from bftkit.testing.node import SimulatedNode
 from bftkit.testing.profile import CALM, Profile, profile_of
+from bftkit.testing.replay import replay_line
 from bftkit.testing.signing import RealSignatures, SignatureRegistry, Signatures
 from bftkit.testing.specs import Settings, expect_possible, spec_of, usual_options
+from bftkit.testing.workload import Workload
 from bftkit.testing.world_settings import CLUSTER, every_settings
 
 RESTART_US = 50_000
@@ -46,9 +43,6 @@ RESTART_US = 50_000
 
 SOON_US = 30_000
 """How long after a write to the wrong place a member crashes at the latest."""
-
-LIMITS = Limits(max_command_bytes=128, max_batch_bytes=4_096, max_sessions=64)
-"""Small bounds, so that batches fill and sessions count."""
 
 _MODE_HITS = {
     CrashMode.KILL: "processes killed",
@@ -59,23 +53,12 @@ _MODE_HITS = {
 }
 
 
-Commands = Callable[[Random], bytes]
-"""Makes a command for the state machine, from a source of randomness."""
+class Listener(Protocol):
+    """Who has sent a request."""
 
-
-def small_numbers(random: Random) -> bytes:
-    """Make a command for the counter."""
-    return b"%d" % random.randrange(-99, 100)
-
-
-class Workload(msgspec.Struct, frozen=True):
-    """What is replicated, and what clients ask of it."""
-
-    make_machine: Callable[[], StateMachine] = Counter
-    """Makes a new state machine, for each life of each member."""
-    make_command: Commands = small_numbers
-    limits: Limits = LIMITS
-    """Their checkpoint interval is the profile's."""
+    def receive(self, member: ReplicaIndex, reply: AnyReply) -> None:
+        """Take a member's answer."""
+        ...
 
 
 class World:
@@ -115,6 +98,9 @@ class World:
         """
         spec = spec_of(engine)
         expect_possible(spec, replicas)
+        said = (seed, engine, replicas, profile, settings, workload, options)
+        self.replay = replay_line(*said) if decisions is None else ""
+        """What makes such a world again and plays it; empty where it follows decisions, which no line can hold."""
         profile = profile_of(profile, seed)
         options = usual_options(spec, settings) if options is None else options
         self.profile = self.drawn = profile
@@ -132,14 +118,14 @@ class World:
         self._hash = blake2b(digest_size=16)
         self._unhashed: list[tuple[Any, ...]] = []
         self._tokens = 0
-        self._senders: dict[int, SimulatedClient] = {}
-        """Who sent the request of a token."""
+        self._senders: dict[int, tuple[Listener, bytes]] = {}
+        """Who sent the request of a token, and the request."""
         self._commands = 0
         self._command_random = self.choices.random("commands")
         every = every_settings(spec, replicas, options, workload.limits, profile, self.signatures)
         self.settings = every[0]
         self.client_domain = client_domain(CLUSTER, self.settings.genesis.config.group)
-        self.checkers = self._checkers()
+        self.checkers = self._make_checkers()
         self.nodes = [SimulatedNode(self, settings, index) for index, settings in enumerate(every)]
         """The instances; the first of each member stands at its index, a twin behind all of them."""
         self.instances: list[tuple[int, ...]] = [(index,) for index in range(replicas)]
@@ -153,10 +139,6 @@ class World:
         self.clients = self._make_clients()
         self._by_key = {client.public_key: client for client in self.clients}
         self.faults = chosen_faults(draw_faults(profile, replicas, choices.random("plan")), choices.crash)
-
-    def _checkers(self) -> Checkers:
-        invariants = load_invariants(self.settings.spec.name, len(self.settings.membership))
-        return Checkers(self.make_machine(), invariants, self.settings, self.signatures.verify)
 
     def _event_heap(self, profile: Profile) -> EventHeap:
         if not profile.adversarial:
@@ -172,6 +154,11 @@ class World:
     def _make_clients(self) -> list[SimulatedClient]:
         envelopes = self.profile.envelopes
         return [SimulatedClient(self, number, f"client {number}", envelopes) for number in range(self.profile.clients)]
+
+    def _make_checkers(self) -> Checkers:
+        settings = self.settings
+        invariants = load_invariants(settings.spec.name, len(settings.membership))
+        return Checkers(self.make_machine(), invariants, settings, self.signatures.verify)
 
     def _network(self, journal: Journal | None) -> Network:
         if journal is not None:
@@ -243,6 +230,7 @@ class World:
         """Note that a member runs."""
         self.trace("s", node.instance, node.life, node.log.next_index)
         self.network.start(node.instance)
+        self._connection_changed(node.index)
 
     def crashed(self, node: SimulatedNode, fault: Fault | None = None) -> None:
         """Crash a member now, and start it again later."""
@@ -253,6 +241,7 @@ class World:
         if node.crash(mode) or mode is CrashMode.KILL:
             self.hits[_MODE_HITS[mode]] += 1
         self.network.crash(node.instance)
+        self._connection_changed(node.index)
         self.events.after(fault.lasts_us if fault is not None else RESTART_US, self._restart, node, node.life)
 
     def stopped(self, node: SimulatedNode, reason: str) -> None:
@@ -262,6 +251,7 @@ class World:
         self.counters["stopped for good"] += 1
         node.crash(CrashMode.KILL)
         self.network.crash(node.instance)
+        self._connection_changed(node.index)
 
     def forgot(self, node: SimulatedNode, what: str) -> None:
         """Note that a member came up without what it took for durable: damage may do that, and nothing else.
@@ -386,18 +376,30 @@ class World:
 
     # -- clients ----------------------------------------------------------------------------------
 
-    def new_command(self, session: SessionId, sequence: int) -> bytes:
-        """Return a command unlike all others, for a sequence of a session."""
+    def new_command(self) -> bytes:
+        """Return a command unlike all others."""
         self._commands += 1
-        command = tagged(self._commands, self._make_command(self._command_random))
-        self.checkers.submitted(command, session, sequence)
-        return command
+        return tagged(self._commands, self._make_command(self._command_random))
 
-    def request(self, member: ReplicaIndex, data: bytes, client: SimulatedClient | None = None) -> None:
-        """Carry a client's request to a member, or lose it; the client hears of a refusal if it is named."""
+    def is_up(self, member: ReplicaIndex) -> bool:
+        """Say whether clients can connect to a member."""
+        return any(self.nodes[instance].alive for instance in self.instances[member])
+
+    @property
+    def somebody_is_up(self) -> bool:
+        """Say whether clients can connect to any member."""
+        return any(map(self.is_up, range(len(self.instances))))
+
+    def _connection_changed(self, member: ReplicaIndex) -> None:
+        """Let clients notice that a member has come up, or is down."""
+        for client in self.clients:
+            client.channel(member, self.is_up(member))
+
+    def request(self, member: ReplicaIndex, data: bytes, listener: "Listener | None" = None) -> None:
+        """Carry a client's request to a member, or lose it; who listens hears of a refusal."""
         self._tokens += 1
-        if client is not None:
-            self._senders[self._tokens] = client
+        if listener is not None:
+            self._senders[self._tokens] = listener, data
         for instance in self.instances[member]:
             self._carry("requests", member, self.nodes[instance].submit, self._tokens, data)
 
@@ -418,12 +420,14 @@ class World:
         if client is not None:
             self._carry("answers", member, client.reader.answered, answer)
 
-    def refused(self, member: ReplicaIndex, token: int, reason: str, session: SessionId = (0, 0)) -> None:
+    def refused(self, member: ReplicaIndex, token: int, reason: str, retry_after_ms: int = 0) -> None:
         """Carry a member's refusal of a request to whoever sent it, or lose it."""
         self.counters[f"refused: {reason}"] += 1
-        client = self._senders.get(token)
-        if client is not None:
-            self._carry("answers", member, client.receive, member, Busy(session, 0, reason))
+        known = self._senders.get(token)
+        if known is not None:
+            listener, data = known
+            busy = place_of(decode_request(data)).busy(reason, retry_after_ms)
+            self._carry("answers", member, listener.receive, member, busy)
 
     def _carry(self, kind: str, member: ReplicaIndex, function: Callable[..., None], *arguments: Any) -> None:
         stream, profile = self.choices.links, self.profile

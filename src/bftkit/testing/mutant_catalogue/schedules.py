@@ -66,3 +66,17 @@ READING = Profile(
 
 LYING = Profile(liars=1, clients=3, envelopes=12, think_ms=20, reads=1.0)
 """A member that lies to clients too."""
+
+
+CROWDED = Profile(
+    clients=8,
+    envelopes=10,
+    think_ms=50,
+    max_sessions=1,
+    link_us=(200, 20_000),
+    apply_us=(20, 50_000),
+)
+"""More clients than sessions: whoever opens one takes it from somebody."""
+
+SOON = (("timeout_cap_factor", "2"),)
+"""Options of an engine with which a group has to have healed soon."""

@@ -8,7 +8,7 @@ from bftkit.core.ids import canonical
 from bftkit.core.quorum import FaultModel, Quorum
 from bftkit.replica.client_messages import SessionOpened
 from bftkit.runtime.client_session import ClientSession
-from bftkit.testing.mutant_catalogue.schedules import AWAY, CRASHES, REPEATING
+from bftkit.testing.mutant_catalogue.schedules import AWAY, CRASHES, CROWDED, LYING, REPEATING, SOON
 from bftkit.testing.mutants import Check, Mutant, Schedules, agreeing_at_once, doing_nothing
 from bftkit.wire.auth import SigningKey
 
@@ -154,7 +154,14 @@ MUTANTS = (
         "A client takes the first answer for the result, whoever gives it.",
         "bftkit.runtime.client_session:ClientSession._agreed",
         agreeing_at_once,
-        (Check(_look_at_invented_answers),),
+        (Schedules(profile=LYING), Check(_look_at_invented_answers)),
+    ),
+    Mutant(
+        "client: a lost session is replaced at once",
+        "Clients that outnumber the sessions take them from each other for ever, and none gets to use one.",
+        "bftkit.runtime.session_policy:reopening_pause_ms",
+        lambda original: lambda policy, losses, share: 0,
+        (Schedules(profile=CROWDED, settings=SOON),),
     ),
 )
 """All of them."""

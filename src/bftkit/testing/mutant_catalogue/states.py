@@ -9,7 +9,7 @@ from bftkit.replica.messages import SnapshotAvailable, SnapshotChunk
 from bftkit.replica.state_transfer import MAX_SNAPSHOT_BYTES
 from bftkit.testing.mutant_catalogue.schedules import AWAY, BUSY
 from bftkit.testing.mutants import Check, Mutant, Schedules, doing_nothing
-from bftkit.testing.simulation import finish, seeded_world
+from bftkit.testing.simulation import run_schedule
 
 FETCHING = msgspec.structs.replace(AWAY, duration_ms=500, crashes=1, down_ms=(1_500, 100), clients=6, envelopes=30)
 """One member that is away until everything heals, and needs a state then."""
@@ -33,10 +33,7 @@ def _dripping(to: int, message: Any) -> list[tuple[int, Any]]:
 
 def _look_at_dripping() -> str | None:
     """A member that sends one byte in place of a part is passed over at once."""
-    world = seeded_world(0, profile=FETCHING)
-    world.distrust(0, "dripping")
-    world.nodes[0].speak = _dripping
-    outcome = finish(world)
+    outcome = run_schedule(0, profile=FETCHING, liars={0: _dripping})
     if outcome.violations:
         return outcome.violations[0]
     # All other rejections of this schedule are for one reason.
