@@ -21,6 +21,9 @@ from bftkit.replica.messages import (
 )
 from bftkit.replica.settings import ReplicaTuning
 from bftkit.replica.state_transfer import PATIENCE
+from bftkit.testing.mutant_catalogue.schedules import AWAY
+from bftkit.testing.mutant_catalogue.states import FETCHING
+from bftkit.testing.simulation import finish, seeded_world
 from tests.replica.parts import Host, certified, settings_of
 from tests.replica.test_catch_up import decide
 
@@ -118,3 +121,31 @@ def test_with_at_most_f_liars_a_laggard_gets_its_state_within_a_bound_after_the_
     rounds = rounds_until_well(behind, sources, lambda turn: turn < healed and chance.random() < 0.9)
     assert behind.executor.height == 8
     assert rounds - healed <= MEMBERS + FAULTS * (2 * 8 * PATIENCE + PATIENCE)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 4, 9, 10])
+@pytest.mark.parametrize("name", ["dripping states", "enormous states"])
+def test_a_simulated_member_that_was_away_gets_past_a_liar_that_it_asks_first(name, seed):
+    world = seeded_world(seed, profile=FETCHING)
+    world.let_lie(seed % 4, name)
+    outcome = finish(world)
+    assert outcome.violations == ()
+    assert outcome.faults_hit[f"byzantine: {name}"]
+    assert outcome.counters["state transfers"]
+
+
+def test_the_schedule_in_which_one_byte_now_and_then_kept_a_member_away():
+    world = seeded_world(9, profile=AWAY)
+    asked = 0
+
+    def drip(to: int, message: Any) -> list[tuple[int, Any]]:
+        nonlocal asked
+        if not isinstance(message, SnapshotChunk):
+            return [(to, message)]
+        asked += 1
+        return [] if asked % 2 else [(to, msgspec.structs.replace(message, data=message.data[:1]))]
+
+    world.distrust(1, "dripping")
+    world.nodes[1].speak = drip
+    assert finish(world).violations == ()
+    assert asked
