@@ -92,9 +92,7 @@ class World:
         `liars` are members that lie, each with the name of one of the `BEHAVIOURS` or a function, beside those that the
         profile draws: all together no more than the engine tolerates. The atlas of rot knows of them.
 
-        ConfigurationError for a profile that nobody knows, options or a group that the engine does not take, liars that
-        it does not tolerate;
-        EngineError for an engine that is not installed.
+        EngineError for an engine that is not installed; ConfigurationError for what it does not take or tolerate.
         """
         spec = spec_of(engine)
         expect_possible(spec, replicas)
