@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from bftkit.testing.solo import solo_spec
     from bftkit.testing.twins import TwinsPlan, TwinsResult, run_twins
     from bftkit.testing.twins_scenarios import parse_scenario, scenario_text
-    from bftkit.testing.workload import Commands, Workload
+    from bftkit.testing.workload import Commands, Queries, Workload
     from bftkit.testing.world import World
 
 _HOMES = {
@@ -85,6 +85,7 @@ _HOMES = {
     "Outcome": "simulation",
     "PROFILES": "profile",
     "Profile": "profile",
+    "Queries": "workload",
     "REGISTER": "linearizability",
     "Said": "byzantine",
     "Scenario": "scenario",
@@ -162,6 +163,7 @@ __all__ = [
     "Operation",
     "Outcome",
     "Profile",
+    "Queries",
     "Said",
     "Scenario",
     "ScenarioError",

@@ -28,6 +28,7 @@ from bftkit.testing.frames import FrameCodec
 from bftkit.testing.invariants import load_invariants
 from bftkit.testing.journal import Journal
 from bftkit.testing.machine import tagged
+from bftkit.testing.machine_beside import MachineBeside
 from bftkit.testing.nemesis import Fault, chosen_faults, draw_faults, inflict, waits_for_first_start
 from bftkit.testing.network import FINE, Network
 from bftkit.testing.node import SimulatedNode
@@ -103,7 +104,7 @@ class World:
         self.events = EventHeap()
         self.signatures: Signatures = RealSignatures() if profile.real_signatures else SignatureRegistry()
         workload = workload or Workload()
-        self.make_machine = workload.make_machine
+        self.make_machine, self.make_query = workload.make_machine, workload.make_query
         self.healed = False
         self.counters: Tally[str] = Tally()
         """What members report and do, by name."""
@@ -151,7 +152,9 @@ class World:
     def _make_checkers(self) -> Checkers:
         settings = self.settings
         invariants = load_invariants(settings.spec.name, len(settings.membership))
-        return Checkers(self.make_machine(), invariants, settings, self.signatures.verify)
+        must_answer = self.make_query is not None
+        beside = MachineBeside(self.make_machine(), self.make_machine, must_answer=must_answer)
+        return Checkers(beside, invariants, settings, self.signatures.verify)
 
     def _network(self, journal: Journal | None) -> Network:
         network = Network(
