@@ -26,6 +26,11 @@ def put(random):
     return KeyValue.command_from_text(["put", f"k{random.randrange(3)}", f"{random.randrange(9)}"])
 
 
+def get(random):
+    """Make a question for the store."""
+    return KeyValue.query_from_text(["get", f"k{random.randrange(3)}"])
+
+
 def test_what_a_command_can_say_is_a_command():
     line = run_schedule(3, engine="solo", replicas=1, profile="crash", settings=(("batches_per_position", "2"),)).replay
     assert line == "bftkit sim replay 3 --engine solo --replicas 1 --profile crash --option batches_per_position=2"
@@ -40,14 +45,14 @@ def test_what_a_command_can_say_is_a_command():
     [
         {"profile": STORM, "engine": "solo", "replicas": 1},
         {"profile": STORM, "engine": "solo", "replicas": 1, "settings": (("batches_per_position", "1"),)},
-        {"profile": "calm", "engine": "solo", "replicas": 1, "workload": Workload(KeyValue, put)},
+        {"profile": "calm", "engine": "solo", "replicas": 1, "workload": Workload(KeyValue, put, make_query=get)},
         {"profile": "network", "engine": msgspec.structs.replace(solo_spec(), name="mine"), "replicas": 1},
     ],
 )
 def test_what_is_a_program_s_own_is_a_line_of_python(how):
     outcome = run_schedule(7, **how)
     assert outcome.replay.startswith("run_schedule(7, engine=")
-    names = {**NAMES, "KeyValue": KeyValue, "put": put, "mine": how["engine"]}
+    names = {**NAMES, "KeyValue": KeyValue, "put": put, "get": get, "mine": how["engine"]}
     again = eval(outcome.replay, names)
     assert again == outcome
 

@@ -176,10 +176,10 @@ def test_damage_is_met_by_a_member_that_reads_it():
 
 
 def test_a_disk_that_stalls_delays_what_waits_for_it():
-    busy = Profile(clients=4, envelopes=30, think_ms=100)
-    usual = run_schedule(1, engine="pbft", profile=busy)
-    stalled = msgspec.structs.replace(busy, stalled_disks=12, down_ms=(1_000, 2_000))
-    slow = run_schedule(1, engine="pbft", profile=stalled)
+    fine = Profile(clients=2, envelopes=30)
+    usual = run_schedule(1, engine="pbft", profile=fine)
+    stalling = msgspec.structs.replace(fine, stalled_disks=12, down_ms=(1_000, 2_000))
+    slow = run_schedule(1, engine="pbft", profile=stalling)
     assert slow.violations == ()
     assert slow.faults_hit["stalled_disks"] > 1
     assert slow.trace_hash != usual.trace_hash

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from bftkit.testing.solo import solo_spec
     from bftkit.testing.twins import TwinsPlan, TwinsResult, run_twins
     from bftkit.testing.twins_scenarios import parse_scenario, scenario_text
-    from bftkit.testing.workload import Commands, Workload
+    from bftkit.testing.workload import Commands, Queries, Workload
     from bftkit.testing.world import World
 
 _HOMES = {
@@ -91,6 +91,7 @@ _HOMES = {
     "Played": "mutants",
     "Profile": "profile",
     "Promise": "mutants",
+    "Queries": "workload",
     "REGISTER": "linearizability",
     "RemembersRecords": "invariants",
     "Said": "byzantine",
@@ -172,6 +173,7 @@ __all__ = [
     "Played",
     "Profile",
     "Promise",
+    "Queries",
     "RemembersRecords",
     "Said",
     "Scenario",

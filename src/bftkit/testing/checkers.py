@@ -18,9 +18,10 @@ from bftkit.replica.dissemination import BEYOND_QUOTA
 from bftkit.replica.outputs import Execute, Report
 from bftkit.replica.settings import ReplicaSettings
 from bftkit.replica.state_machine import StateMachine
+from bftkit.runtime.client_edge import UNCHECKABLE
 from bftkit.testing.bounds import Bounds
 from bftkit.testing.invariants import EngineInvariants, RemembersRecords
-from bftkit.testing.machine_beside import MachineBeside, answer_to
+from bftkit.testing.machine_beside import MachineBeside
 
 if TYPE_CHECKING:
     from bftkit.testing.node import SimulatedNode
@@ -42,18 +43,18 @@ class Violation(BftkitError):
 class Checkers:
     """The invariants over all honest members of one run.
 
-    `machine` is a state machine of its own, which executes the one order beside the members; `settings` are those
-    of any member, `verify` checks signatures; without them what needs them is not checked.
+    `beside` is a state machine of its own, which executes the one order beside the members, or what knows one;
+    `settings` are those of any member, `verify` checks signatures; without them what needs them is not checked.
     """
 
     def __init__(
         self,
-        machine: StateMachine | None = None,
+        beside: StateMachine | MachineBeside | None = None,
         invariants: EngineInvariants | None = None,
         settings: ReplicaSettings | None = None,
         verify: Callable[[bytes, bytes, bytes], bool] | None = None,
     ) -> None:
-        self._beside = MachineBeside(machine) if machine is not None else None
+        self._beside = beside if beside is None or isinstance(beside, MachineBeside) else MachineBeside(beside)
         self.told_height = 0
         """Highest height that any client has been told of."""
         self._invariants = invariants
@@ -69,6 +70,8 @@ class Checkers:
         """Each command that a client has made, with the session and the sequence that it gave it."""
         self._executed: dict[tuple[SessionId, int], bytes] = {}
         """For each session and sequence, the one command that was executed under it."""
+        self._verdicts: dict[tuple[bytes, ...], str] = {}
+        """What was said of the commands of a request before they were ordered; empty where they were taken."""
         self._refused: set[bytes] = set()
         """Commands that a client was told will never be executed."""
         self._nonces: set[bytes] = set()
@@ -111,6 +114,14 @@ class Checkers:
         itself counts.
         """
         self._submitted[command] = None if session is None else (session, sequence)
+
+    def checked(self, member: ReplicaIndex, commands: tuple[bytes, ...], problem: str) -> None:
+        """Compare what members' machines say of commands before they are ordered: it is up to the commands alone."""
+        if problem.startswith(UNCHECKABLE):
+            raise Violation(f"n{member} cannot check {commands!r}: {problem}")
+        first = self._verdicts.setdefault(commands, problem)
+        if first != problem:
+            raise Violation(f"n{member} says {problem!r} to {commands!r} where another said {first!r}")
 
     def asks_for_session(self, nonce: bytes) -> None:
         """Note that a client asks for a session."""
@@ -188,8 +199,10 @@ class Checkers:
         """Judge the answer to a read that was called when clients had been told of heights up to `floor`."""
         if height < floor:
             raise Violation(f"a read sees height {height}, and a client knew of {floor} before it was called")
-        if self._beside is not None and answer != answer_to(request, self._beside.root_at(height)):
-            raise Violation(f"a read at height {height} has another answer than the state after it")
+        if self._beside is not None:
+            expected, whole = self._beside.expected_answer(request, height)
+            if answer != expected if whole else not answer.startswith(expected):
+                raise Violation(f"a read at height {height} has another answer than the state after it")
         if height:
             self._expect_durable(height)
         self.told(height)

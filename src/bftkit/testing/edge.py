@@ -11,6 +11,7 @@ from bftkit.replica.client_messages import (
     AnyRequest,
     Envelope,
     client_domain,
+    decode_commands,
     decode_request,
     request_key,
     request_statement,
@@ -19,7 +20,7 @@ from bftkit.replica.execution import Answer
 from bftkit.replica.inputs import Submission, Submitted
 from bftkit.replica.read_queue import TOKEN_BITS, ReadQueue
 from bftkit.runtime.admin_messages import AdminAnswer, AdminAsk
-from bftkit.runtime.client_edge import LAGGING_RETRY_MS
+from bftkit.runtime.client_edge import LAGGING_RETRY_MS, check_problem
 from bftkit.runtime.reads import ask_machine
 from bftkit.testing.checkers import Violation
 from bftkit.testing.lies_to_clients import lies_about
@@ -52,6 +53,10 @@ class SimulatedEdge:
         node = self._node
         request = decode_request(data)
         if isinstance(request, Envelope):
+            problem = self._problem(request)
+            if problem:
+                node.world.refused(node.index, token, problem)
+                return
             session = node.executor.sessions.get(request.session)
             if session is None:
                 node.world.refused(node.index, token, UNKNOWN_SESSION, LAGGING_RETRY_MS)
@@ -65,6 +70,18 @@ class SimulatedEdge:
         self._lie(public_key, request)
         submission = Submission(token, request_key(request), data, count)
         node.turn(Submitted(node.clock.now_ms(), (submission,)))
+
+    def _problem(self, envelope: Envelope) -> str:
+        """Return what the state machine has against a command, where it looks at them before they are ordered."""
+        node = self._node
+        check = getattr(node.machine, "check", None)
+        if check is None:
+            return ""
+        commands = tuple(decode_commands(envelope.commands))
+        problem = check_problem(check, commands)
+        if node.honest:
+            node.world.checkers.checked(node.index, commands, problem)
+        return problem
 
     def _lie(self, public_key: bytes, request: AnyRequest) -> None:
         """Answer at once what nobody has ordered yet, where a liar feels like it."""

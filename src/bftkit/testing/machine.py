@@ -11,14 +11,11 @@ from bftkit.core.ids import ReplicaIndex
 from bftkit.replica.execution import state_root_of
 from bftkit.replica.state_machine import StateMachine
 from bftkit.testing.checkers import Checkers
-from bftkit.testing.machine_beside import answer_to
-
-TAG_BYTES = 8
-"""Length of the tag in front of a command."""
+from bftkit.testing.machine_beside import TAG_BYTES, answer_to, own_answer
 
 
 def tagged(number: int, command: bytes) -> bytes:
-    """Return a command with its tag."""
+    """Return a command, or a question, with its tag."""
     return number.to_bytes(TAG_BYTES, "big") + command
 
 
@@ -30,9 +27,12 @@ def untagged(batch: CommittedBatch) -> CommittedBatch:
 class WatchedMachine:
     """A state machine that tells the checkers what it executes."""
 
-    def __init__(self, machine: StateMachine, checkers: Checkers | None, member: ReplicaIndex) -> None:
+    def __init__(
+        self, machine: StateMachine, checkers: Checkers | None, member: ReplicaIndex, *, must_answer: bool = False
+    ) -> None:
         self.machine = machine
         """The machine itself."""
+        self._must_answer = must_answer
         self._checkers = checkers
         self._member = member
         self._height = 0
@@ -40,10 +40,13 @@ class WatchedMachine:
         self.restore = machine.restore
         if hasattr(machine, "state_root"):
             self.state_root = machine.state_root
+        if hasattr(machine, "check"):
+            self.check = lambda command: machine.check(command[TAG_BYTES:])
 
     def query(self, request: bytes) -> bytes:
-        """Answer with what tells every state, and every question, from all others."""
-        return answer_to(request, state_root_of(self.machine, self._height))
+        """Answer with what tells every state, and every question, from all others, and as the machine does."""
+        answer = answer_to(request, state_root_of(self.machine, self._height))
+        return answer + own_answer(self.machine, request[TAG_BYTES:], must_answer=self._must_answer)
 
     def apply(self, batch: CommittedBatch) -> list[bytes]:
         """Execute a batch and report it."""

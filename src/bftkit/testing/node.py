@@ -146,7 +146,9 @@ class SimulatedNode:
         if self.log.durable_index < self._promised:
             world.forgot(self, f"n{self.index} lost records up to {self._promised} that it took for durable")
         self._snapshots = SnapshotStore(self.disk, SNAPSHOT_DIRECTORY)
-        self.machine = WatchedMachine(world.make_machine(), world.checkers if self.honest else None, self.index)
+        watching = world.checkers if self.honest else None
+        must_answer = world.make_query is not None
+        self.machine = WatchedMachine(world.make_machine(), watching, self.index, must_answer=must_answer)
         self.executor = Executor(self.machine, settings.genesis, world.signatures.verify)
         snapshot = restore_newest(self.executor, self._snapshots)
         self._payloads = PayloadStore(self.log, MEMORY_BYTES)

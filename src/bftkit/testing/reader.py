@@ -10,6 +10,7 @@ from bftkit.runtime.admin_messages import AdminAnswer, AdminAsk
 from bftkit.runtime.client_session import Transmit
 from bftkit.runtime.ordered_reads import OrderedRead, OrderedReads
 from bftkit.testing.checkers import Violation
+from bftkit.testing.machine import tagged
 from bftkit.testing.signing import SimulatedKey
 from bftkit.wire.auth import SigningKey
 
@@ -27,6 +28,9 @@ MOST_OPEN = 2
 
 _NUMBER_BITS = 64
 """In a nonce, the number of the read stands behind that of the client: the checkers can tell all reads apart."""
+
+_COUNT_BITS = 32
+"""In the tag of a question likewise."""
 
 
 class _OpenRead:
@@ -56,6 +60,7 @@ class SimulatedReader:
         self._ordered = OrderedReads(key, world.client_domain, quorum, contact=number % self._members)
         for member in range(self._members):
             self._ordered.on_connected(member, 0)
+        self._random = world.choices.random("queries", number)
         self._ticking = False
         self._open: dict[int, _OpenRead] = {}
         self._count = 0
@@ -75,11 +80,16 @@ class SimulatedReader:
             return
         self._count += 1
         number = self._count
-        read = self._open[number] = _OpenRead(canonical((self._number, number)), self._world.checkers.told_height)
+        read = self._open[number] = _OpenRead(self._question(number), self._world.checkers.told_height)
         if self._alone:
             self._ask(number, read)
         else:
             self._start(number, read)
+
+    def _question(self, number: int) -> bytes:
+        """Return a question unlike all others: what the state machine is asked, behind a tag."""
+        make = self._world.make_query
+        return tagged(self._number << _COUNT_BITS | number, make(self._random) if make is not None else b"")
 
     # -- through the log --------------------------------------------------------------------------
 

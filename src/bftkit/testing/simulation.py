@@ -19,7 +19,7 @@ from bftkit.testing.checkers import Violation
 from bftkit.testing.node import SimulatedNode
 from bftkit.testing.profile import CALM, Profile
 from bftkit.testing.specs import Settings
-from bftkit.testing.workload import Commands, Workload, small_numbers
+from bftkit.testing.workload import Commands, Queries, Workload, small_numbers
 from bftkit.testing.world import World
 
 WIDE_LIMITS = Limits(max_command_bytes=4_096, max_batch_bytes=32_768, max_sessions=64)
@@ -158,6 +158,7 @@ def simulate(
     engine: str | EngineSpec = "pbft",
     replicas: int = 4,
     commands: Commands = small_numbers,
+    queries: Queries | None = None,
     limits: Limits = WIDE_LIMITS,
     **extra: Any,
 ) -> Outcome:
@@ -165,14 +166,16 @@ def simulate(
 
     `make_machine` is called for each start of each member, and once more for the machine that the others are
     compared with: it must return a new one each time. `commands` makes a command from a source of randomness; the
-    default makes numbers, for a counter. `faults` is the name of a profile, or one of your own.
+    default makes numbers, for a counter. `queries` makes questions likewise, for a machine with `query`: clients ask
+    them as often as the profile's `reads` says. A machine's `check` is called before commands are ordered, as in a
+    node. `faults` is the name of a profile, or one of your own.
     """
     return run_schedule(
         seed,
         engine=engine,
         replicas=replicas,
         profile=faults,
-        workload=Workload(make_machine, commands, limits),
+        workload=Workload(make_machine, commands, limits, queries),
         **extra,
     )
 

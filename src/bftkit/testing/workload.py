@@ -15,6 +15,9 @@ LIMITS = Limits(max_command_bytes=128, max_batch_bytes=4_096, max_sessions=64)
 Commands = Callable[[Random], bytes]
 """Makes a command for the state machine, from a source of randomness."""
 
+Queries = Callable[[Random], bytes]
+"""Makes a question for the state machine's `query`, from a source of randomness."""
+
 
 def small_numbers(random: Random) -> bytes:
     """Make a command for the counter."""
@@ -29,3 +32,8 @@ class Workload(msgspec.Struct, frozen=True):
     make_command: Commands = small_numbers
     limits: Limits = LIMITS
     """Their checkpoint interval is the profile's."""
+    make_query: Queries | None = None
+    """Makes what readers ask, and every question must have an answer.
+
+    Without it a machine that answers queries is asked with nothing, and may raise, if it always does in the same state.
+    """

@@ -28,6 +28,7 @@ from bftkit.testing.invariants import load_invariants
 from bftkit.testing.journal import Journal
 from bftkit.testing.liars import Liars, choose_liars
 from bftkit.testing.machine import tagged
+from bftkit.testing.machine_beside import MachineBeside
 from bftkit.testing.nemesis import Fault, chosen_faults, draw_faults, inflict, waits_for_first_start
 from bftkit.testing.network import FINE, Network
 from bftkit.testing.node import SimulatedNode
@@ -108,7 +109,7 @@ class World:
         self.events = self._event_heap(profile)
         self.signatures: Signatures = RealSignatures() if profile.real_signatures else SignatureRegistry()
         workload = workload or Workload()
-        self.make_machine, self._make_command = workload.make_machine, workload.make_command
+        self.make_machine, self.make_query = workload.make_machine, workload.make_query
         self.healed = False
         self.counters: Tally[str] = Tally()
         """What members report and do, by name."""
@@ -119,7 +120,7 @@ class World:
         self._senders: dict[int, tuple[Listener, bytes]] = {}
         """Who sent the request of a token, and the request."""
         self._commands = 0
-        self._command_random = self.choices.random("commands")
+        self._make_command, self._command_random = workload.make_command, choices.random("commands")
         every = every_settings(spec, replicas, options, workload.limits, profile, self.signatures)
         self.settings = every[0]
         self.client_domain = client_domain(CLUSTER, self.settings.genesis.config.group)
@@ -156,7 +157,9 @@ class World:
     def _make_checkers(self) -> Checkers:
         settings = self.settings
         invariants = load_invariants(settings.spec.name, len(settings.membership))
-        return Checkers(self.make_machine(), invariants, settings, self.signatures.verify)
+        must_answer = self.make_query is not None
+        beside = MachineBeside(self.make_machine(), self.make_machine, must_answer=must_answer)
+        return Checkers(beside, invariants, settings, self.signatures.verify)
 
     def _network(self, journal: Journal | None) -> Network:
         if journal is not None:
