@@ -37,15 +37,19 @@ MAX_BLOCKS = 16
 """Blocks in one answer; whoever needs more asks again, from the last one on."""
 
 MAX_LINKS = 1_024
-"""Headers in the proof of one decision: blocks without batches may rise above the window until a chain decides."""
+"""Headers in the proof of one decision: so far may blocks rise above what is committed until a chain decides."""
 
 _links = msgspec.msgpack.Decoder(tuple[Header, ...])
 
 
 def window_length(context: EngineContext) -> int:
-    """Return how many heights above the stable checkpoint may be voted for."""
+    """Return how many heights above the stable checkpoint may be voted for with batches in them.
+
+    The last blocks of a chain are decided by nobody until more is to be ordered: there is room on top of them.
+    """
     factor: int = context.options.window_factor
-    return factor * context.limits.checkpoint_interval
+    interval = context.limits.checkpoint_interval
+    return max(factor * interval, interval + RULES[context.options.rules].chain_length - 1)
 
 
 # --- Form -----------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ def decide(state: State, out: list[EngineOutput]) -> None:
     if not branch:
         return
     if not state.tree.is_joined(branch[-1]):
-        if branch[-1].height > state.committed + 1:
+        if branch[-1].height > state.committed + 1 and len(branch) < state.longest_branch:
             want_block(state, branch[-1].block.justify, out)
         return
     proofs = _proofs(state, branch)

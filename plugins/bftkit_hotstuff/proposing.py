@@ -30,7 +30,7 @@ def propose(state: State, out: list[EngineOutput]) -> None:
     state.proposal = node
     state.unannounced = False
     cast_vote(state, node, out)
-    state.tree.shrink(node.id)
+    state.tree.shrink(block_of(state.high_qc), node.id)
 
 
 def may_propose(state: State) -> bool:
@@ -41,6 +41,7 @@ def may_propose(state: State) -> bool:
         and state.proposal is None
         and leader(state) == state.own
         and is_joined(state)
+        and next_height(state) <= state.branch_limit
     )
 
 

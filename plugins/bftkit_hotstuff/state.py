@@ -22,13 +22,16 @@ from bftkit.core.quorum import Quorum
 from bftkit.core.votes import VoteTally
 from bftkit_hotstuff.block_tree import BlockTree, Node
 from bftkit_hotstuff.certificates import SCHEMES, CertificateScheme
-from bftkit_hotstuff.check import window_length
+from bftkit_hotstuff.check import MAX_LINKS, window_length
 from bftkit_hotstuff.config import HotStuffOptions
-from bftkit_hotstuff.messages import GENESIS_QC, GaveUp, Past, Timeout, TimeoutCertificate, round_of
+from bftkit_hotstuff.messages import GENESIS_QC, GaveUp, Past, Timeout, TimeoutCertificate, block_of, round_of
 from bftkit_hotstuff.rules import RULES, Rules, are_consecutive
 
 LONG_AGO_MS = 1 << 40
 """Longer ago than any delay: "never yet"."""
+
+BLOCKS_PER_DOUBLING = 32
+"""The timeout doubles with each so many blocks that wait for a decision."""
 
 
 @dataclass(slots=True)
@@ -134,6 +137,16 @@ class State:
         return self.tree.low + window_length(self.context)
 
     @property
+    def branch_limit(self) -> int:
+        """Return the last height that may be voted for at all: a decision there has as long a proof as may be."""
+        return self.tree.committed + MAX_LINKS
+
+    @property
+    def longest_branch(self) -> int:
+        """Return how many certified blocks others may have above what is committed here, and still keep."""
+        return window_length(self.context) + MAX_LINKS
+
+    @property
     def entered_by_qc(self) -> bool:
         """Say whether the round before has a QC, as opposed to a TC only."""
         return are_consecutive(self.round, round_of(self.high_qc))
@@ -158,13 +171,15 @@ class State:
     def timeout_ms(self) -> int:
         """Return how long to wait in this round: half as long again for each round that failed since the last commit.
 
-        The cap is harmless, since rounds advance by certificates only.
+        The cap is harmless, since rounds advance by certificates only. Where a block is certified now and then, but no
+        chain decides, it doubles with every `BLOCKS_PER_DOUBLING` blocks: so what waits for a decision grows with the
+        logarithm of the time that this lasts, and a dead leader costs but a small part of that time afterwards.
         """
         base, cap = self.options.view_timeout_ms, self.options.timeout_cap_factor
         timeout = base
         for _ in range(min(self.failures, 16)):
             timeout += timeout // 2
-        return min(timeout, base * cap)
+        return min(timeout, base * cap) << self.tree.undecided(block_of(self.high_qc)) // BLOCKS_PER_DOUBLING
 
 
 def initial_state(context: EngineContext, checkpoint: CheckpointCertificate) -> State:

@@ -51,9 +51,15 @@ def newest_branch(state: State) -> list[Node]:
 
 
 def is_unfinished(state: State) -> bool:
-    """Say whether blocks with batches wait for others on top of them: those at the end need some more, empty ones."""
+    """Say whether blocks with batches wait for others on top of them: those at the end need some more, empty ones.
+
+    So does what waits to be ordered, where empty blocks that no chain decides fill the window: with their decision it
+    moves up.
+    """
     branch = newest_branch(state)
     if any(node.block.refs for node in branch):
+        return True
+    if state.watched and len(branch) >= state.rules.chain_length and branch[0].height >= state.vote_limit:
         return True
     # Where the branch does not reach down to what is committed, nobody knows what it lacks.
     return bool(branch) and branch[-1].height > state.committed + 1
