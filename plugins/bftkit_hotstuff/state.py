@@ -175,11 +175,11 @@ class State:
         chain decides, it doubles with every `BLOCKS_PER_DOUBLING` blocks: so what waits for a decision grows with the
         logarithm of the time that this lasts, and a dead leader costs but a small part of that time afterwards.
         """
-        base, cap = self.options.view_timeout_ms, self.options.timeout_cap_factor
-        timeout = base
+        timeout = self.options.view_timeout_ms
         for _ in range(min(self.failures, 16)):
             timeout += timeout // 2
-        return min(timeout, base * cap) << self.tree.undecided(block_of(self.high_qc)) // BLOCKS_PER_DOUBLING
+        doublings = self.tree.undecided(block_of(self.high_qc)) // BLOCKS_PER_DOUBLING
+        return min(timeout, self.options.longest_timeout_ms) << doublings
 
 
 def initial_state(context: EngineContext, checkpoint: CheckpointCertificate) -> State:
