@@ -82,10 +82,14 @@ class State:
     """The highest round that was voted in or given up."""
     voted_block: bytes = b""
     """Id of the block that was voted for last."""
+    voted_tc: TimeoutCertificate | None = None
+    """What came with it, to say why its round has begun."""
     gave_up: GaveUp | None = None
     """The last round that was given up, and with which words."""
     own_timeout: Timeout | None = None
     """The TIMEOUT that says so, signed, once it has come back."""
+    timeout_said: int = 0
+    """The last round whose TIMEOUT was said since this replica started."""
     high_qc: QuorumCertificate = GENESIS_QC
     """The newest QC that is known (qc_high of the paper)."""
     tc: TimeoutCertificate | None = None
@@ -115,7 +119,7 @@ class State:
     behind_reported_at: int = -LONG_AGO_MS
     """When that was."""
     armed: dict[str, int] = field(default_factory=dict)
-    """Running timers, and when they were set."""
+    """Running timers, and when they fire."""
     sealed: int | None = None
     """Where the epoch ends, once that is known."""
 

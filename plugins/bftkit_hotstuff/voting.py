@@ -115,8 +115,8 @@ def cast_vote(state: State, node: Node, out: list[EngineOutput]) -> None:
     state.voted_round, state.voted_block = node.round, node.id
     newer = state.high_qc if round_of(state.high_qc) > round_of(node.block.justify) else None
     proposal = node.proposal
-    tc = proposal.tc if proposal is not None else None
-    out.append(Persist(Voted(node.block, tc, newer, state.lock)))
+    state.voted_tc = proposal.tc if proposal is not None else None
+    out.append(Persist(Voted(node.block, state.voted_tc, newer, state.lock)))
     if node.block.author == state.own and proposal is not None:
         out.append(Broadcast(proposal))
     send_vote(state, node, out)
