@@ -24,9 +24,10 @@ def propose(state: State, out: list[EngineOutput]) -> None:
     if not refs and not is_unfinished(state):
         announce(state, out)
         return
-    block = Block(state.round, height, state.own, refs, state.high_qc)
+    justify, tc = state.rules.extend(state.round, state.high_qc, state.tc)
+    block = Block(state.round, height, state.own, refs, justify)
     node = state.tree.add(block)
-    node.proposal = Proposal(block, state.entry_tc)
+    node.proposal = Proposal(block, tc)
     state.proposal = node
     state.unannounced = False
     cast_vote(state, node, out)

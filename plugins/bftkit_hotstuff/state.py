@@ -24,8 +24,8 @@ from bftkit_hotstuff.block_tree import BlockTree, Node
 from bftkit_hotstuff.certificates import SCHEMES, CertificateScheme
 from bftkit_hotstuff.check import MAX_LINKS, window_length
 from bftkit_hotstuff.config import HotStuffOptions
-from bftkit_hotstuff.messages import GENESIS_QC, GaveUp, Past, Timeout, TimeoutCertificate, block_of, round_of
-from bftkit_hotstuff.rules import RULES, Rules, are_consecutive
+from bftkit_hotstuff.messages import GENESIS_QC, GaveUp, Past, Timeout, TimeoutCertificate, block_of
+from bftkit_hotstuff.rules import RULES, Rules, on_the_newest
 
 LONG_AGO_MS = 1 << 40
 """Longer ago than any delay: "never yet"."""
@@ -151,14 +151,9 @@ class State:
         return window_length(self.context) + MAX_LINKS
 
     @property
-    def entered_by_qc(self) -> bool:
-        """Say whether the round before has a QC, as opposed to a TC only."""
-        return are_consecutive(self.round, round_of(self.high_qc))
-
-    @property
     def entry_tc(self) -> TimeoutCertificate | None:
         """Return the TC that says why this round follows the newest QC, where one is needed."""
-        return None if self.entered_by_qc else self.tc
+        return on_the_newest(self.round, self.high_qc, self.tc)[1]
 
     @property
     def has_given_up(self) -> bool:
