@@ -1,5 +1,6 @@
 """Configuration files: what is right loads, what is wrong is told all at once, with its place."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -47,6 +48,7 @@ class Engine(NamedTuple):
     fault_model: FaultModel
     options_type: type[msgspec.Struct] = Options
     version: str = "1"
+    successive_leaders: Callable[[Options], int] = lambda options: 1
 
 
 ENGINES = {"pbft": Engine(FaultModel.BYZANTINE), "raft": Engine(FaultModel.CRASH)}
@@ -82,11 +84,11 @@ def folder(tmp_path):
     return tmp_path
 
 
-def problems_in(folder, *, node=NODE, genesis=GENESIS):
+def problems_in(folder, *, node=NODE, genesis=GENESIS, engines=ENGINES):
     """Return what is wrong, as (key, message) pairs."""
     (folder / "genesis.toml").write_text(genesis)
     (folder / "bftkit.toml").write_text(node)
-    return check_files([folder / "bftkit.toml"], ENGINES)
+    return check_files([folder / "bftkit.toml"], engines)
 
 
 def only_problem(folder, **files):
@@ -253,6 +255,15 @@ def test_the_number_of_members_must_fit_the_faults(folder, engine, replicas, min
     assert all(word in problem.message for problem in found)
     if severity == "warning":
         assert load_node_config(folder / "bftkit.toml", ENGINES).warnings == tuple(found)
+
+
+def test_weights_that_could_stop_the_group_are_refused(folder):
+    """Between the turns of a member that leads half the time no two others lead in succession."""
+    heavy = msgspec.structs.replace(genesis(engine="chain"), members=(member(0, weight=8), *map(member, (1, 2, 3))))
+    engines = {"chain": Engine(FaultModel.BYZANTINE, successive_leaders=lambda options: options.timeout_ms // 500)}
+    (problem,) = problems_in(folder, genesis=render_genesis(heavy), engines=engines)
+    assert (problem.key, problem.severity) == ("members[0].weight", "error")
+    assert "3, 1, 1, 1 would do" in problem.message
 
 
 def test_a_group_without_members_is_refused(folder):

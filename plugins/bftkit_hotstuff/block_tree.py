@@ -1,8 +1,10 @@
 """The blocks that are known above the stable checkpoint: a tree, and the branch of it that is committed.
 
 Invariants: all blocks are above `low`; `decided` names committed ones only, and the block of a height that is not
-named there may still be one; of the blocks above `committed` none is known to be on another branch than `tip`; there
-are at most `MAX_UNCOMMITTED` of them, of which each round adds one proposal and one certified block at most.
+named there may still be one; of the blocks above `committed` none is known to be on another branch than `tip`; at most
+`MAX_ASIDE` of them are aside from the branch of the newest QC, which is never cut: its blocks may be on no other branch
+anywhere, and what stands on it can be decided only while they are here. No vote makes it longer than the proof of a
+decision may be, see `State.branch_limit`.
 """
 
 from collections.abc import Iterator
@@ -11,8 +13,8 @@ from dataclasses import dataclass, field
 from bftkit.core.batch import BatchRef
 from bftkit_hotstuff.messages import GENESIS, Block, Header, Proposal
 
-MAX_UNCOMMITTED = 1_000
-"""Blocks above the committed height that are kept; the oldest go first, and can be fetched again once certified."""
+MAX_ASIDE = 1_000
+"""Uncommitted blocks aside from the newest branch that are kept; the oldest go first, and can be fetched again."""
 
 
 @dataclass(slots=True)
@@ -139,15 +141,28 @@ class BlockTree:
             if node.header.height <= self.committed or node.id in gone:
                 del self._open[node.id]
 
-    def shrink(self, newest: bytes) -> None:
-        """Keep the number of uncommitted blocks within its bound; the branch of the newest QC stays to the last."""
-        if len(self._open) <= MAX_UNCOMMITTED:
+    def shrink(self, certified: bytes, proposed: bytes = b"") -> None:
+        """Let go of the oldest blocks aside from the branch of a certified one, and from a proposal, if they are many.
+
+        The branch stays whole, however long it is; where that block is not here yet, the branch of the newest one that
+        others here are built on does.
+        """
+        if len(self._open) <= MAX_ASIDE:
             return
-        kept = {node.id for node in self.branch(newest)}
-        above = sorted(self._open.values(), key=lambda node: (node.id in kept, node.round))
-        for node in above[: len(above) - MAX_UNCOMMITTED]:
+        if certified not in self._open:
+            parents = (self._open.get(node.header.parent) for node in self._open.values())
+            newest = max((node for node in parents if node is not None), key=lambda node: node.round, default=None)
+            certified = newest.id if newest is not None else b""
+        kept = {node.id for node in self.branch(certified)} | {proposed}
+        aside = sorted((node for node in self._open.values() if node.id not in kept), key=lambda node: node.round)
+        for node in aside[: max(0, len(aside) - MAX_ASIDE)]:
             del self.nodes[node.id]
             del self._open[node.id]
+
+    def undecided(self, block: bytes) -> int:
+        """Count the blocks from one down to the committed branch; 0 where some of them are missing."""
+        branch = list(self.branch(block))
+        return len(branch) if branch and self.is_joined(branch[-1]) else 0
 
     def forget_through(self, height: int) -> None:
         """Let go of everything up to a stable checkpoint; remember the block there, if it is known."""

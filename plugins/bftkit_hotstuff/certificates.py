@@ -1,15 +1,15 @@
 """What quorum certificates are made of, behind a small interface.
 
 A certificate is always the library's `QuorumCertificate`: one statement, a bit map of signers, signatures. A scheme
-says how votes become one, when one is well-formed, and which signatures inside it are to be verified.
+says how votes become one, and when one is well-formed. Which signatures are in it does not depend on the scheme: the
+pipeline asks for them where it knows no options, see `EngineSpec.claims`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 from bftkit.core.certificate import QuorumCertificate, certificate_problem
 from bftkit.core.membership import Membership
-from bftkit.core.statement import Claim
 from bftkit.core.votes import VoteTally
 
 
@@ -24,10 +24,6 @@ class CertificateScheme(Protocol):
         """Say what is wrong with the form of a certificate, or None."""
         ...
 
-    def claims(self, certificate: QuorumCertificate) -> Iterable[Claim]:
-        """List the signatures inside a certificate, to be verified."""
-        ...
-
 
 class Ed25519Certificates:
     """One signature for each signer: what verified votes hold already."""
@@ -40,12 +36,6 @@ class Ed25519Certificates:
         """Say what is wrong with the form of a certificate, or None."""
         return certificate_problem(certificate, membership, threshold)
 
-    def claims(self, certificate: QuorumCertificate) -> Iterable[Claim]:
-        """List the signatures inside a certificate, to be verified."""
-        return certificate.claims()
 
-
-ED25519 = Ed25519Certificates()
-
-SCHEMES: Mapping[str, CertificateScheme] = {"ed25519": ED25519}
+SCHEMES: Mapping[str, CertificateScheme] = {"ed25519": Ed25519Certificates()}
 """Every scheme by the name that the option `certificates` has for it."""

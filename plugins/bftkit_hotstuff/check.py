@@ -13,7 +13,7 @@ from bftkit.core.ids import DIGEST_BYTES, SIGNATURE_BYTES, ReplicaIndex, canonic
 from bftkit.core.log import CommitEntry
 from bftkit.core.numbers import number_problem
 from bftkit.core.statement import Claim
-from bftkit_hotstuff.certificates import ED25519, SCHEMES
+from bftkit_hotstuff.certificates import SCHEMES
 from bftkit_hotstuff.messages import (
     GENESIS_QC,
     VOTE_KIND,
@@ -31,21 +31,25 @@ from bftkit_hotstuff.messages import (
     round_of,
     timeout_statement,
 )
-from bftkit_hotstuff.rules import RULES, are_consecutive, decides, follows
+from bftkit_hotstuff.rules import RULES, are_consecutive, follows
 
 MAX_BLOCKS = 16
 """Blocks in one answer; whoever needs more asks again, from the last one on."""
 
 MAX_LINKS = 1_024
-"""Headers in the proof of one decision: blocks without batches may rise above the window until a chain decides."""
+"""Headers in the proof of one decision: so far may blocks rise above what is committed until a chain decides."""
 
 _links = msgspec.msgpack.Decoder(tuple[Header, ...])
 
 
 def window_length(context: EngineContext) -> int:
-    """Return how many heights above the stable checkpoint may be voted for."""
+    """Return how many heights above the stable checkpoint may be voted for with batches in them.
+
+    The last blocks of a chain are decided by nobody until more is to be ordered: there is room on top of them.
+    """
     factor: int = context.options.window_factor
-    return factor * context.limits.checkpoint_interval
+    interval = context.limits.checkpoint_interval
+    return max(factor * interval, interval + RULES[context.options.rules].chain_length - 1)
 
 
 # --- Form -----------------------------------------------------------------------------------------------------------
@@ -191,27 +195,27 @@ def claims(sender: ReplicaIndex, message: HotStuffMessage) -> Iterator[Claim]:
     match message:
         case Proposal():
             yield Claim(sender, message.statement(), message.signature)
-            yield from ED25519.claims(message.block.justify)
+            yield from message.block.justify.claims()
             yield from _timeout_claims(message.tc)
         case Vote():
             yield Claim(sender, message.statement(), message.signature)
         case Timeout():
             yield Claim(sender, message.statement(), message.signature)
-            yield from ED25519.claims(message.high_qc)
+            yield from message.high_qc.claims()
             yield from _timeout_claims(message.tc)
         case Certificates():
-            yield from ED25519.claims(message.high_qc)
+            yield from message.high_qc.claims()
             yield from _timeout_claims(message.tc)
         case Blocks():
             for block in message.blocks:
-                yield from ED25519.claims(block.justify)
+                yield from block.justify.claims()
 
 
 def _timeout_claims(tc: TimeoutCertificate | None) -> Iterator[Claim]:
     if tc is not None:
         for vote in tc.votes:
             yield Claim(vote.signer, timeout_statement(tc.round, vote.high_qc_round), vote.signature)
-        yield from ED25519.claims(tc.high_qc)
+        yield from tc.high_qc.claims()
 
 
 def references(message: HotStuffMessage) -> Iterable[BatchRef]:
@@ -260,7 +264,7 @@ def commit_problem(context: EngineContext, entry: CommitEntry) -> str | None:
     rules = RULES[context.options.rules]
     if certificate.statement.view != chain[0].round or certificate.statement.content != chain[0].id:
         return "the votes are about another block"
-    if not decides(rules, chain[: rules.chain_length]):
+    if not rules.decides(chain[: rules.chain_length]):
         return "the certified chain does not decide"
     if not all(follows(child, parent) for child, parent in pairwise(chain)):
         return "the blocks of the chain do not follow each other"

@@ -30,6 +30,7 @@ def snapshot(state: State) -> Snapshot:
     return Snapshot(
         state.voted_round,
         state.voted_block,
+        state.voted_tc,
         state.gave_up,
         state.high_qc,
         state.tc,

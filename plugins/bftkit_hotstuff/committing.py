@@ -7,7 +7,6 @@ from bftkit_hotstuff.block_tree import Node
 from bftkit_hotstuff.check import links_of
 from bftkit_hotstuff.fetching import want_block
 from bftkit_hotstuff.messages import Header, Past, block_of
-from bftkit_hotstuff.rules import decides
 from bftkit_hotstuff.state import State
 from bftkit_hotstuff.watching import note_decided
 
@@ -17,7 +16,7 @@ def decided_branch(state: State, node: Node) -> list[Node]:
     branch = list(state.tree.branch(node.id))
     length = state.rules.chain_length
     for place in range(len(branch) - length + 1):
-        if decides(state.rules, [one.header for one in branch[place : place + length]]):
+        if state.rules.decides([one.header for one in branch[place : place + length]]):
             return branch[place + length - 1 :]
     return []
 
@@ -28,7 +27,7 @@ def decide(state: State, out: list[EngineOutput]) -> None:
     if not branch:
         return
     if not state.tree.is_joined(branch[-1]):
-        if branch[-1].height > state.committed + 1:
+        if branch[-1].height > state.committed + 1 and len(branch) < state.longest_branch:
             want_block(state, branch[-1].block.justify, out)
         return
     proofs = _proofs(state, branch)
@@ -57,7 +56,7 @@ def _proofs(state: State, branch: list[Node]) -> list[CommitProof | None]:
     top: int | None = None
     for place in range(length - 1, len(branch)):
         begin = place - length + 1
-        if decides(state.rules, headers[begin : place + 1]):
+        if state.rules.decides(headers[begin : place + 1]):
             top = begin
         proofs.append(None if top is None else _proof(state, branch, headers, top, place))
     return proofs

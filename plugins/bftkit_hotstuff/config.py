@@ -49,6 +49,11 @@ class HotStuffOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(f"{name} is {value}, not between {lowest} and {highest}")
 
     @property
+    def longest_timeout_ms(self) -> int:
+        """Return how long a round may take at last, where blocks are not piling up."""
+        return self.view_timeout_ms * self.timeout_cap_factor
+
+    @property
     def retransmit_delay_ms(self) -> int:
         """Return how long to wait before saying something again."""
         return self.view_timeout_ms // 4 if self.retransmit_ms is None else self.retransmit_ms

@@ -41,6 +41,7 @@ from bftkit_hotstuff.messages import (
 )
 from bftkit_hotstuff.proposing import propose
 from bftkit_hotstuff.restart import restore
+from bftkit_hotstuff.rules import RULES
 from bftkit_hotstuff.state import State
 from bftkit_hotstuff.synchronizer import (
     on_certificates,
@@ -147,6 +148,15 @@ def build(
     return HotStuffEngine(restore(context, checkpoint, records))
 
 
+def successive_leaders(options: HotStuffOptions) -> int:
+    """Return how many successive rounds with live leaders decide a block: those of a chain.
+
+    Whoever is to count the votes for the last of them need not be alive if they go to everybody before the round ends.
+    """
+    waits_for_the_collector = options.retransmit_delay_ms >= options.longest_timeout_ms
+    return RULES[options.rules].chain_length + waits_for_the_collector
+
+
 SPEC = EngineSpec(
     name="hotstuff",
     version="1",
@@ -167,6 +177,7 @@ SPEC = EngineSpec(
     },
     window=window_length,
     view_for_each_position=True,
+    successive_leaders=successive_leaders,
     min_members=4,
 )
 """How to host HotStuff."""

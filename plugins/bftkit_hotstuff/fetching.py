@@ -62,7 +62,7 @@ def on_fetch_blocks(state: State, event: Received) -> list[EngineOutput]:
 
 
 def on_blocks(state: State, event: Received) -> list[EngineOutput]:
-    """Take blocks that were asked for, and ask for the next ones below."""
+    """Take blocks that were asked for; whether those below are needed too is seen with the next decision."""
     out: list[EngineOutput] = []
     message: Blocks = event.message
     if message.block not in state.wanted or state.sealed is not None:
@@ -75,9 +75,6 @@ def on_blocks(state: State, event: Received) -> list[EngineOutput]:
     for block in message.blocks:
         if not state.tree.is_orphan(block.header()):
             state.tree.add(block)
-    lowest = message.blocks[-1]
-    if lowest.height > state.committed + 1:
-        want_block(state, lowest.justify, out)
     state.tree.shrink(block_of(state.high_qc))
     return out
 
@@ -85,8 +82,12 @@ def on_blocks(state: State, event: Received) -> list[EngineOutput]:
 def note_height(state: State, block: Block, out: list[EngineOutput]) -> bool:
     """Say whether a block is near enough to get to by fetching; where it is not, ask to catch up by other means.
 
-    A block above the window was certified by members that have a stable checkpoint at most the window below it.
+    A block whose parent is here is near, however high it is: when no chain decides for long, empty blocks pile up, and
+    nobody has committed what one could catch up to. Else those who certified what lies above the window most likely
+    have a stable checkpoint at most the window below.
     """
+    if state.tree.header(block_of(block.justify)) is not None:
+        return True
     reach = window_length(state.context)
     if block.height <= state.committed + 2 * reach:
         return True

@@ -8,7 +8,8 @@ from typing import Any
 from bftkit.core.certificate import QuorumCertificate
 from bftkit.core.ids import ReplicaIndex
 from bftkit.core.statement import Statement
-from bftkit_hotstuff.block_tree import MAX_UNCOMMITTED
+from bftkit_hotstuff.block_tree import MAX_ASIDE
+from bftkit_hotstuff.check import MAX_BLOCKS
 from bftkit_hotstuff.fetching import MAX_WANTED
 from bftkit_hotstuff.messages import PROPOSAL_KIND, TIMEOUT_KIND, VOTE_KIND, block_of, round_of
 from bftkit_hotstuff.state import State
@@ -85,7 +86,7 @@ class HotStuffInvariants:
 
 def _size_problem(state: State) -> str | None:
     """Say which table has outgrown its bound, or None."""
-    if state.tree.uncommitted > MAX_UNCOMMITTED:
+    if state.tree.uncommitted > state.longest_branch + MAX_BLOCKS + MAX_ASIDE:
         return f"it keeps {state.tree.uncommitted} blocks that are not committed"
     tree = state.tree
     for node in tree.nodes.values():

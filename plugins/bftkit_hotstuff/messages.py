@@ -243,6 +243,8 @@ class Snapshot(Part, tag="snapshot", frozen=True):
     """No vote in this round or below."""
     voted_block: bytes
     """Id of the block that was voted for last."""
+    voted_tc: TimeoutCertificate | None
+    """What came with it: its author may have to say it again, when the newest certificates are others."""
     gave_up: GaveUp | None
     """The last round that was given up."""
     high_qc: QuorumCertificate

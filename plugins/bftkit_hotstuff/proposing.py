@@ -24,13 +24,14 @@ def propose(state: State, out: list[EngineOutput]) -> None:
     if not refs and not is_unfinished(state):
         announce(state, out)
         return
-    block = Block(state.round, height, state.own, refs, state.high_qc)
+    justify, tc = state.rules.extend(state.round, state.high_qc, state.tc)
+    block = Block(state.round, height, state.own, refs, justify)
     node = state.tree.add(block)
-    node.proposal = Proposal(block, state.entry_tc)
+    node.proposal = Proposal(block, tc)
     state.proposal = node
     state.unannounced = False
     cast_vote(state, node, out)
-    state.tree.shrink(node.id)
+    state.tree.shrink(block_of(state.high_qc), node.id)
 
 
 def may_propose(state: State) -> bool:
@@ -41,6 +42,7 @@ def may_propose(state: State) -> bool:
         and state.proposal is None
         and leader(state) == state.own
         and is_joined(state)
+        and next_height(state) <= state.branch_limit
     )
 
 

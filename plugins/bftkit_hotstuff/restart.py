@@ -20,7 +20,6 @@ from bftkit_hotstuff.messages import (
     Voted,
     round_of,
 )
-from bftkit_hotstuff.rules import are_consecutive
 from bftkit_hotstuff.state import State, initial_state
 
 
@@ -43,8 +42,7 @@ def _propose_again(state: State) -> None:
         return
     state.proposal = node
     if node.block.author == state.own:
-        tc = None if are_consecutive(node.round, round_of(node.block.justify)) else state.tc
-        node.proposal = Proposal(node.block, tc)
+        node.proposal = Proposal(node.block, state.voted_tc)
 
 
 def _learn(state: State, qc: QuorumCertificate | None, tc: TimeoutCertificate | None) -> None:
@@ -63,7 +61,7 @@ def _add(state: State, block: Block) -> None:
 
 def _replay_voted(state: State, record: Voted) -> None:
     _add(state, record.block)
-    state.voted_round, state.voted_block = record.block.round, record.block.header().id
+    state.voted_round, state.voted_block, state.voted_tc = record.block.round, record.block.header().id, record.tc
     state.lock = record.lock
     _learn(state, record.block.justify, record.tc)
     _learn(state, record.high_qc, None)
@@ -77,7 +75,7 @@ def _replay_gave_up(state: State, record: GaveUp) -> None:
 
 
 def _replay_snapshot(state: State, record: Snapshot) -> None:
-    state.voted_round, state.voted_block = record.voted_round, record.voted_block
+    state.voted_round, state.voted_block, state.voted_tc = record.voted_round, record.voted_block, record.voted_tc
     state.gave_up, state.lock = record.gave_up, record.lock
     _learn(state, record.high_qc, record.tc)
     for block in record.blocks:

@@ -1,4 +1,4 @@
-"""The rules of the family, behind a small interface: when to vote, what a vote locks, and what a chain decides.
+"""The rules of the family, behind a small interface: when to vote, what is committed, and what a leader builds on.
 
 Both rule sets here count a chain only where parents are linked *and* rounds follow each other without a gap. Chains of
 parents alone are not enough: between them, in a round that was skipped, another branch may have been certified.
@@ -26,20 +26,27 @@ class Rules(Protocol):
         """Return the QC of the block that a vote for this one locks, or None where these rules lock nothing."""
         ...
 
+    def decides(self, chain: Sequence[Header]) -> bool:
+        """Say whether a certified chain of `chain_length` blocks, the newest first, commits its last with all below."""
+        ...
+
+    def extend(
+        self, round_number: int, high_qc: QuorumCertificate, tc: TimeoutCertificate | None
+    ) -> tuple[QuorumCertificate, TimeoutCertificate | None]:
+        """Return the QC of what a leader proposes to build on, and the TC that shows why its round has begun.
+
+        So that every correct member may vote for it, whatever the newest QC is that it knows or is locked on.
+        """
+        ...
+
 
 def follows(child: Header, parent: Header) -> bool:
     """Say whether one block is built on the other."""
     return child.parent == parent.id and child.parent_round == parent.round and child.height == parent.height + 1
 
 
-def decides(rules: Rules, chain: Sequence[Header]) -> bool:
-    """Say whether a certified chain, newest block first, decides its last block.
-
-    Jolteon Fig. 2: "if there exist two adjacent certified blocks B, B' in the chain with consecutive round numbers,
-    i.e., B'.r = B.r + 1, the replica commits B and all its ancestors"; HotStuff §5 asks for three.
-    """
-    if len(chain) != rules.chain_length:
-        return False
+def is_unbroken(chain: Sequence[Header]) -> bool:
+    """Say whether blocks, the newest first, are built on each other in successive rounds."""
     return all(
         are_consecutive(child.round, parent.round) and follows(child, parent) for child, parent in pairwise(chain)
     )
@@ -48,6 +55,16 @@ def decides(rules: Rules, chain: Sequence[Header]) -> bool:
 def are_consecutive(later: int, earlier: int) -> bool:
     """Say whether no round lies between two others."""
     return later == earlier + 1
+
+
+def on_the_newest(
+    round_number: int, high_qc: QuorumCertificate, tc: TimeoutCertificate | None
+) -> tuple[QuorumCertificate, TimeoutCertificate | None]:
+    """Return the newest QC and, where it is not of the round before, the TC that is.
+
+    Whoever is in a round has taken the QC inside its TC, so none is older than those that the TC speaks of.
+    """
+    return high_qc, None if are_consecutive(round_number, round_of(high_qc)) else tc
 
 
 class Jolteon:
@@ -65,6 +82,16 @@ class Jolteon:
     def lock_of(self, block: Block, parent: Block | None) -> QuorumCertificate | None:
         """Lock nothing: what a vote binds its signer to is in the TIMEOUTs that follow, through the newest QC."""
         return None
+
+    def decides(self, chain: Sequence[Header]) -> bool:
+        """Commit with "two adjacent certified blocks", with "consecutive round numbers" (Fig. 2, Commit)."""
+        return len(chain) == self.chain_length and is_unbroken(chain)
+
+    def extend(
+        self, round_number: int, high_qc: QuorumCertificate, tc: TimeoutCertificate | None
+    ) -> tuple[QuorumCertificate, TimeoutCertificate | None]:
+        """Extend qc_high, with the TC of the round before if there is no QC of it (Fig. 2, Propose)."""
+        return on_the_newest(round_number, high_qc, tc)
 
 
 class ThreeChain:
@@ -86,6 +113,16 @@ class ThreeChain:
     def lock_of(self, block: Block, parent: Block | None) -> QuorumCertificate | None:
         """Lock the block two below: the certified parent of a certified parent (Algorithm 5, "precommit")."""
         return parent.justify if parent is not None else None
+
+    def decides(self, chain: Sequence[Header]) -> bool:
+        """Commit with three blocks in successive rounds, in place of three direct parents (§5, Algorithm 5)."""
+        return len(chain) == self.chain_length and is_unbroken(chain)
+
+    def extend(
+        self, round_number: int, high_qc: QuorumCertificate, tc: TimeoutCertificate | None
+    ) -> tuple[QuorumCertificate, TimeoutCertificate | None]:
+        """Extend the block of "the highest generic QC" (Algorithm 4, createLeaf); newer than any lock of a quorum."""
+        return on_the_newest(round_number, high_qc, tc)
 
 
 RULES: Mapping[str, Rules] = {"jolteon": Jolteon(), "three_chain": ThreeChain()}

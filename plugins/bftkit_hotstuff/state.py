@@ -22,13 +22,16 @@ from bftkit.core.quorum import Quorum
 from bftkit.core.votes import VoteTally
 from bftkit_hotstuff.block_tree import BlockTree, Node
 from bftkit_hotstuff.certificates import SCHEMES, CertificateScheme
-from bftkit_hotstuff.check import window_length
+from bftkit_hotstuff.check import MAX_LINKS, window_length
 from bftkit_hotstuff.config import HotStuffOptions
-from bftkit_hotstuff.messages import GENESIS_QC, GaveUp, Past, Timeout, TimeoutCertificate, round_of
-from bftkit_hotstuff.rules import RULES, Rules, are_consecutive
+from bftkit_hotstuff.messages import GENESIS_QC, GaveUp, Past, Timeout, TimeoutCertificate, block_of
+from bftkit_hotstuff.rules import RULES, Rules, on_the_newest
 
 LONG_AGO_MS = 1 << 40
 """Longer ago than any delay: "never yet"."""
+
+BLOCKS_PER_DOUBLING = 32
+"""The timeout doubles with each so many blocks that wait for a decision."""
 
 
 @dataclass(slots=True)
@@ -79,10 +82,14 @@ class State:
     """The highest round that was voted in or given up."""
     voted_block: bytes = b""
     """Id of the block that was voted for last."""
+    voted_tc: TimeoutCertificate | None = None
+    """What came with it, to say why its round has begun."""
     gave_up: GaveUp | None = None
     """The last round that was given up, and with which words."""
     own_timeout: Timeout | None = None
     """The TIMEOUT that says so, signed, once it has come back."""
+    timeout_said: int = 0
+    """The last round whose TIMEOUT was said since this replica started."""
     high_qc: QuorumCertificate = GENESIS_QC
     """The newest QC that is known (qc_high of the paper)."""
     tc: TimeoutCertificate | None = None
@@ -112,7 +119,7 @@ class State:
     behind_reported_at: int = -LONG_AGO_MS
     """When that was."""
     armed: dict[str, int] = field(default_factory=dict)
-    """Running timers, and when they were set."""
+    """Running timers, and when they fire."""
     sealed: int | None = None
     """Where the epoch ends, once that is known."""
 
@@ -134,14 +141,19 @@ class State:
         return self.tree.low + window_length(self.context)
 
     @property
-    def entered_by_qc(self) -> bool:
-        """Say whether the round before has a QC, as opposed to a TC only."""
-        return are_consecutive(self.round, round_of(self.high_qc))
+    def branch_limit(self) -> int:
+        """Return the last height that may be voted for at all: a decision there has as long a proof as may be."""
+        return self.tree.committed + MAX_LINKS
+
+    @property
+    def longest_branch(self) -> int:
+        """Return how many certified blocks others may have above what is committed here, and still keep."""
+        return window_length(self.context) + MAX_LINKS
 
     @property
     def entry_tc(self) -> TimeoutCertificate | None:
         """Return the TC that says why this round follows the newest QC, where one is needed."""
-        return None if self.entered_by_qc else self.tc
+        return on_the_newest(self.round, self.high_qc, self.tc)[1]
 
     @property
     def has_given_up(self) -> bool:
@@ -158,13 +170,15 @@ class State:
     def timeout_ms(self) -> int:
         """Return how long to wait in this round: half as long again for each round that failed since the last commit.
 
-        The cap is harmless, since rounds advance by certificates only.
+        The cap is harmless, since rounds advance by certificates only. Where a block is certified now and then, but no
+        chain decides, it doubles with every `BLOCKS_PER_DOUBLING` blocks: so what waits for a decision grows with the
+        logarithm of the time that this lasts, and a dead leader costs but a small part of that time afterwards.
         """
-        base, cap = self.options.view_timeout_ms, self.options.timeout_cap_factor
-        timeout = base
+        timeout = self.options.view_timeout_ms
         for _ in range(min(self.failures, 16)):
             timeout += timeout // 2
-        return min(timeout, base * cap)
+        doublings = self.tree.undecided(block_of(self.high_qc)) // BLOCKS_PER_DOUBLING
+        return min(timeout, self.options.longest_timeout_ms) << doublings
 
 
 def initial_state(context: EngineContext, checkpoint: CheckpointCertificate) -> State:

@@ -130,8 +130,14 @@ def give_up(state: State, out: list[EngineOutput]) -> None:
     state.own_timeout = None
     state.armed.pop(RETRANSMIT, None)
     out.append(Persist(state.gave_up))
-    out.append(Broadcast(Timeout(state.round, state.high_qc, state.entry_tc)))
+    say_timeout(state, state.gave_up, out)
     offer_to_all(state, out)
+
+
+def say_timeout(state: State, gave_up: GaveUp, out: list[EngineOutput]) -> None:
+    """Send everybody the recorded TIMEOUT: always the same words."""
+    state.timeout_said = gave_up.round
+    out.append(Broadcast(state.own_timeout or Timeout(gave_up.round, gave_up.high_qc, gave_up.tc)))
 
 
 def on_timeout(state: State, event: Received) -> list[EngineOutput]:
@@ -167,9 +173,15 @@ def _repeated(state: State, sender: ReplicaIndex, known: Timeout, message: Timeo
 
 
 def count_timeouts(state: State, out: list[EngineOutput]) -> None:
-    """Follow f + 1 members out of the round, one of whom is correct; a quorum's TIMEOUTs make a TC (Jolteon Fig. 2)."""
+    """Follow f + 1 members out of the round, one of whom is correct; a quorum's TIMEOUTs make a TC (Jolteon Fig. 2).
+
+    Whoever has given it up in an earlier life, and may have said nothing, says it again then: it may wait for nothing
+    that would remind it.
+    """
     heard = {signer: one for signer, one in enumerate(state.timeouts) if one is not None and one.round == state.round}
     if len(heard) >= state.quorum.weak:
+        if state.gave_up is not None and state.gave_up.round == state.round > state.timeout_said:
+            say_timeout(state, state.gave_up, out)
         give_up(state, out)
     if len(heard) >= state.quorum.quorum:
         chosen = dict(list(heard.items())[: state.quorum.quorum])
@@ -205,7 +217,6 @@ def on_retransmit_timeout(state: State, event: TimerFired) -> list[EngineOutput]
                 out.append(Broadcast(node.proposal))
             out.append(Broadcast(Vote(node.round, node.id)))
     if state.has_given_up and state.gave_up is not None:
-        gave_up = state.gave_up
-        out.append(Broadcast(state.own_timeout or Timeout(gave_up.round, gave_up.high_qc, gave_up.tc)))
+        say_timeout(state, state.gave_up, out)
         offer_to_all(state, out)
     return out

@@ -38,10 +38,12 @@ def on_proposal(state: State, event: Received) -> list[EngineOutput]:
 def accept(state: State, message: Proposal, out: list[EngineOutput]) -> None:
     """Take the first block that is proposed in this round by who leads it, and fetch what is missing of it."""
     block = message.block
-    if not note_height(state, block, out) or not may_lead(state, block):
+    if not may_lead(state, block):
         return
     if has_wrong_height(state, block):
         out.append(Reject(block.author, "a block is not one higher than its parent"))
+        return
+    if not note_height(state, block, out):
         return
     if block.height <= state.committed or state.tree.is_orphan(block.header()):
         return
@@ -53,7 +55,7 @@ def accept(state: State, message: Proposal, out: list[EngineOutput]) -> None:
         sources = (block.author, *(peer for peer in state.others if peer != block.author))
         out.append(Want(tuple(node.missing.values()), sources))
     want_block(state, block.justify, out)
-    state.tree.shrink(node.id)
+    state.tree.shrink(block_of(state.high_qc), node.id)
 
 
 def has_wrong_height(state: State, block: Block) -> bool:
@@ -92,12 +94,13 @@ def consider(state: State, out: list[EngineOutput]) -> None:
 def may_vote(state: State, node: Node) -> bool:
     """Say whether a block may be voted for: its parent is here, the window reaches it, and the rules agree.
 
-    Blocks without batches may rise above the window, or what lies at its end might never be decided.
+    Blocks without batches may rise above the window, or what lies at its end might never be decided; but not so far
+    that no proof could reach down from there.
     """
     block = node.block
     if state.tree.header(node.header.parent) is None or node.round != state.round:
         return False
-    if block.refs and node.height > state.vote_limit:
+    if node.height > (state.vote_limit if block.refs else state.branch_limit):
         return False
     tc = node.proposal.tc if node.proposal is not None else None
     return state.rules.may_vote(block, tc, state.lock)
@@ -112,8 +115,8 @@ def cast_vote(state: State, node: Node, out: list[EngineOutput]) -> None:
     state.voted_round, state.voted_block = node.round, node.id
     newer = state.high_qc if round_of(state.high_qc) > round_of(node.block.justify) else None
     proposal = node.proposal
-    tc = proposal.tc if proposal is not None else None
-    out.append(Persist(Voted(node.block, tc, newer, state.lock)))
+    state.voted_tc = proposal.tc if proposal is not None else None
+    out.append(Persist(Voted(node.block, state.voted_tc, newer, state.lock)))
     if node.block.author == state.own and proposal is not None:
         out.append(Broadcast(proposal))
     send_vote(state, node, out)

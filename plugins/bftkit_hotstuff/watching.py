@@ -51,9 +51,15 @@ def newest_branch(state: State) -> list[Node]:
 
 
 def is_unfinished(state: State) -> bool:
-    """Say whether blocks with batches wait for others on top of them: those at the end need some more, empty ones."""
+    """Say whether blocks with batches wait for others on top of them: those at the end need some more, empty ones.
+
+    So does what waits to be ordered, where empty blocks that no chain decides fill the window: with their decision it
+    moves up.
+    """
     branch = newest_branch(state)
     if any(node.block.refs for node in branch):
+        return True
+    if state.watched and len(branch) >= state.rules.chain_length and branch[0].height >= state.vote_limit:
         return True
     # Where the branch does not reach down to what is committed, nobody knows what it lacks.
     return bool(branch) and branch[-1].height > state.committed + 1
@@ -114,8 +120,9 @@ def offer_to_all(state: State, out: list[EngineOutput]) -> None:
 
 def set_timer(state: State, out: list[EngineOutput], timer: str, delay_ms: int) -> None:
     """Start a timer and remember that it runs."""
-    state.armed[timer] = state.now
-    out.append(SetTimer(timer, max(1, delay_ms)))
+    delay_ms = max(1, delay_ms)
+    state.armed[timer] = state.now + delay_ms
+    out.append(SetTimer(timer, delay_ms))
 
 
 def cancel_timer(state: State, out: list[EngineOutput], timer: str) -> None:
@@ -132,10 +139,7 @@ def deadline(state: State) -> int | None:
 
 
 def arm_timers(state: State, out: list[EngineOutput], leader: ReplicaIndex | None) -> None:
-    """See to it that timers run while work is pending, and none while nothing is; called after each step.
-
-    The round's timer is not moved when its deadline moves away: it finds out when it fires.
-    """
+    """See to it that timers run while work is pending, and none while nothing is; called after each step."""
     if state.sealed is not None:
         for timer in (ROUND, RELAY, RETRANSMIT):
             cancel_timer(state, out, timer)
@@ -147,9 +151,7 @@ def arm_timers(state: State, out: list[EngineOutput], leader: ReplicaIndex | Non
     elif state.expecting_since is None and (unfinished or leader == state.own or _is_known_to(state, leader)):
         state.expecting_since = state.now
     if work and not state.has_given_up:
-        if ROUND not in state.armed:
-            until = deadline(state)
-            set_timer(state, out, ROUND, until - state.now if until is not None else state.timeout_ms)
+        _arm_round(state, out)
     else:
         cancel_timer(state, out, ROUND)
     if state.watched and not state.has_given_up:
@@ -164,6 +166,22 @@ def arm_timers(state: State, out: list[EngineOutput], leader: ReplicaIndex | Non
         cancel_timer(state, out, RETRANSMIT)
 
 
+def _arm_round(state: State, out: list[EngineOutput]) -> None:
+    """Let the round's timer fire at the deadline at the latest.
+
+    When the deadline moves away, the timer is left alone: it finds out when it fires. When it comes nearer, as it does
+    with a commit after rounds that failed, the timer is set anew; the old one would run for all that had been failing.
+    """
+    due = state.armed.get(ROUND)
+    if due is None:
+        until = deadline(state)
+        set_timer(state, out, ROUND, until - state.now if until is not None else state.timeout_ms)
+    elif state.expecting_since is not None and due > state.expecting_since + state.options.view_timeout_ms:
+        until = deadline(state)
+        if until is not None and until < due:
+            set_timer(state, out, ROUND, until - state.now)
+
+
 def _is_known_to(state: State, leader: ReplicaIndex | None) -> bool:
     """Say whether the oldest batch that waits was offered to the leader already."""
     oldest = next(iter(state.watched.values()), None)
@@ -171,10 +189,14 @@ def _is_known_to(state: State, leader: ReplicaIndex | None) -> bool:
 
 
 def _retransmit_delay(state: State) -> int:
-    """Return how long to wait before repeating; it grows while a round that was given up does not end."""
+    """Return how long to wait before repeating, first from when the round began.
+
+    It grows while a round that was given up does not end.
+    """
     delay = state.options.retransmit_delay_ms
     if not state.has_given_up:
-        return delay
+        passed = state.now - state.entered_at
+        return delay - passed if passed < delay else delay
     return max(delay, min(2 * state.options.view_timeout_ms, delay << min(state.retransmissions, 8)))
 
 

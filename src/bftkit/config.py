@@ -25,6 +25,7 @@ from bftkit.config_keys import (
 from bftkit.config_text import consensus_settings, key_docs, render_genesis, render_node
 from bftkit.core.epoch import EpochConfig
 from bftkit.core.ids import canonical
+from bftkit.core.leaders import weights_problem
 from bftkit.core.membership import Member
 from bftkit.core.quorum import FaultModel, Quorum, members_needed
 from bftkit.errors import ConfigurationError
@@ -79,6 +80,11 @@ class EngineChoice(Protocol):
     @property
     def options_type(self) -> type[msgspec.Struct]:
         """The Struct that `[engine_options]` is read into."""
+        ...
+
+    @property
+    def successive_leaders(self) -> Callable[[Any], int]:
+        """With given options, how many successive views with live leaders it takes to decide anything."""
         ...
 
 
@@ -214,6 +220,8 @@ def _read_genesis(path: Path, engines: Engines, problems: list[Problem]) -> Gene
     engine = engines.get(cluster.get("engine", _DEFAULT_ENGINE))
     if engine is not None and "members" in values:
         _check_quorum(file, len(members), engine.fault_model, cluster.get("min_faults"))
+        if _errors(problems) == before:
+            _check_weights(file, members, engine, values["engine_options"])
     for name, message in limits_problems(limits["max_command_bytes"], limits["max_batch_bytes"]):
         file.note(("limits", name), message)
     return msgspec.convert(values, GenesisConfig) if _errors(problems) == before else None
@@ -306,6 +314,17 @@ def _check_quorum(file: ConfigFile, members: int, fault_model: FaultModel, min_f
     elif fault_model is FaultModel.CRASH and members % 2 == 0:
         message = f"{members} members survive no more crashes than {members - 1} would"
         file.note(place, message, "use an odd number of members", severity="warning", at_key=True)
+
+
+def _check_weights(file: ConfigFile, members: Sequence[Values], engine: EngineChoice, options: Values) -> None:
+    """Refuse weights with which a few silent members could stop the others for good."""
+    weights = [member["weight"] for member in sorted(members, key=lambda member: str(member["name"]))]
+    faults = Quorum.of(engine.fault_model, len(members)).faults
+    successive = engine.successive_leaders(msgspec.convert(options, engine.options_type))
+    problem = weights_problem(weights, faults, successive)
+    if problem is not None:
+        heaviest = max(range(len(members)), key=lambda number: members[number]["weight"])
+        file.note(("members", heaviest, "weight"), problem)
 
 
 def _read_node(path: Path, engines: Engines, problems: list[Problem]) -> NodeConfig | None:

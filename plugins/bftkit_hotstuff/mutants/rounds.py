@@ -2,17 +2,18 @@
 
 from typing import Any
 
+from bftkit.core.batch import BatchRef
 from bftkit.core.certificate import QuorumCertificate
 from bftkit.core.checkpoint import EMPTY_CHECKPOINT, CheckpointCertificate
 from bftkit.core.engine import EngineContext
 from bftkit.core.epoch import Limits
 from bftkit.core.inputs import Received
 from bftkit.core.membership import Member, Membership
-from bftkit.core.outputs import Broadcast, Send
+from bftkit.core.outputs import Broadcast, Send, SetTimer
 from bftkit.core.quorum import FaultModel
 from bftkit.core.statement import Statement
 from bftkit.testing.mutants import Check, Mutant
-from bftkit_hotstuff import synchronizer
+from bftkit_hotstuff import synchronizer, watching
 from bftkit_hotstuff.config import HotStuffOptions
 from bftkit_hotstuff.messages import GENESIS_QC, VOTE_KIND, Timeout
 from bftkit_hotstuff.mutants.schedules import calm, rough
@@ -78,6 +79,29 @@ def _the_newest_certificate_counts() -> str | None:
     return None if made.high_qc == newest else f"it holds that of round {made.high_qc.statement.view}"
 
 
+def _set_once(original: Any) -> Any:
+    def arm_round(state: Any, out: list[Any]) -> None:
+        if watching.ROUND not in state.armed:
+            original(state, out)
+
+    return arm_round
+
+
+def _a_commit_gives_impatience_back() -> str | None:
+    """A timer that was set when many rounds had failed is set anew once blocks are decided again."""
+    members = Membership(tuple(Member(f"n{who}", bytes([who]) * 32) for who in range(4)), FaultModel.BYZANTINE)
+    context = EngineContext(0, members, HotStuffOptions(), Limits())
+    state = initial_state(context, CheckpointCertificate(EMPTY_CHECKPOINT, None))
+    state.failures, state.expecting_since = 6, 0
+    watching.watch(state, BatchRef(bytes(32), 1, 1, 1))
+    watching.arm_timers(state, [], 1)
+    state.failures = 0
+    out: list[Any] = []
+    watching.arm_timers(state, out, 1)
+    set_anew = [one.delay_ms for one in out if isinstance(one, SetTimer) and one.timer == watching.ROUND]
+    return None if set_anew == [state.timeout_ms] else "it is not"
+
+
 def _falling(original: Any) -> Any:
     def take_qc(state: Any, qc: Any, out: list[Any]) -> None:
         original(state, qc, out)
@@ -115,6 +139,13 @@ MUTANTS = (
         "bftkit_hotstuff.watching:deadline",
         lambda original: lambda state: None,
         (calm(liar="silent"),),
+    ),
+    Mutant(
+        "hotstuff: a round's timer is set once",
+        "After a rough phase the next dead leader is noticed as late as if it went on.",
+        "bftkit_hotstuff.watching:_arm_round",
+        _set_once,
+        (Check(_a_commit_gives_impatience_back),),
     ),
     Mutant(
         "hotstuff: a timeout certificate with the oldest certificate",

@@ -10,7 +10,7 @@ from bftkit.core.checkpoint import CheckpointCertificate
 from bftkit.core.epoch import Genesis, Limits
 from bftkit.core.ids import ReplicaIndex
 from bftkit.core.inputs import EngineInput
-from bftkit.core.leaders import LeaderSchedule, RoundRobin, schedule_of
+from bftkit.core.leaders import LeaderSchedule, RoundRobin, schedule_of, weights_problem
 from bftkit.core.log import CommitEntry
 from bftkit.core.membership import Membership
 from bftkit.core.outputs import EngineOutput
@@ -101,6 +101,11 @@ def widest_window(context: EngineContext) -> int:
     return MAX_WINDOW_CHECKPOINTS * context.limits.checkpoint_interval
 
 
+def one_leader(options: Any) -> int:
+    """Say that one live leader is enough, whatever the options are."""
+    return 1
+
+
 class EngineSpec(msgspec.Struct, frozen=True):
     """How to host an engine: returned by the plugin hook `bftkit_engine()`.
 
@@ -139,7 +144,14 @@ class EngineSpec(msgspec.Struct, frozen=True):
     """
     view_for_each_position: bool = False
     """Whether each position takes a view of its own, so that views rise with the log, not only when a leader fails."""
+    successive_leaders: Callable[[Any], int] = one_leader
+    """With given options, how many successive views with live leaders it takes to decide anything."""
     min_members: int = 1
     """Fewest members that the engine makes sense with."""
     answers_reads: bool = False
     """Whether `Read` is answered with `ReadReady`; where it is not, a read that must be recent goes through the log."""
+
+    def leaders_problem(self, membership: Membership, options: Any) -> str | None:
+        """Say why members that lead as often as their weights say could stop for good, or None."""
+        weights = [member.weight for member in membership.members]
+        return weights_problem(weights, membership.quorum.faults, self.successive_leaders(options))

@@ -42,7 +42,7 @@ class ReplicaTuning(msgspec.Struct, frozen=True):
 
 
 class ReplicaSettings:
-    """One replica's place in one epoch."""
+    """One replica's place in one epoch; ValueError where its members' weights would let the engine stop for good."""
 
     def __init__(
         self, own: ReplicaIndex, spec: EngineSpec, genesis: Genesis, options: Any, tuning: ReplicaTuning | None = None
@@ -52,6 +52,9 @@ class ReplicaSettings:
         self.genesis = genesis
         self.tuning = tuning or ReplicaTuning()
         self.membership: Membership = genesis.config.membership()
+        problem = spec.leaders_problem(self.membership, options)
+        if problem is not None:
+            raise ValueError(problem)
         self.limits = genesis.config.limits
         self.domain = genesis.domain()
         self.epoch = genesis.config.epoch

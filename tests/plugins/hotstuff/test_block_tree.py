@@ -2,7 +2,7 @@
 
 import random
 
-from bftkit_hotstuff.block_tree import MAX_UNCOMMITTED, BlockTree
+from bftkit_hotstuff.block_tree import MAX_ASIDE, BlockTree
 from bftkit_hotstuff.messages import GENESIS, Block
 from tests.plugins.hotstuff.parts import block_on, chain_of
 
@@ -86,14 +86,23 @@ def test_behind_a_state_without_a_block_anything_at_the_next_height_may_follow()
     assert not tree.is_joined(tree.nodes[chain[3].header().id])
 
 
-def test_there_are_never_too_many_and_the_newest_branch_stays_to_the_last():
-    chain = chain_of(3)
+def test_what_is_aside_is_never_too_much_and_the_newest_branch_stays_whole():
+    chain = chain_of(MAX_ASIDE // 2)
     tree = planted(chain)
-    for number in range(10, 10 + MAX_UNCOMMITTED + 50):
-        tree.add(block_on(None, number))
-        tree.shrink(chain[2].header().id)
-    assert tree.uncommitted == MAX_UNCOMMITTED
+    for number in range(2_000, 2_000 + MAX_ASIDE + 50):
+        proposal = tree.add(block_on(None, number))
+        tree.shrink(chain[-1].header().id, proposal.id)
+        assert proposal.id in tree.nodes
+    assert tree.uncommitted == len(chain) + MAX_ASIDE + 1
     assert {block.header().id for block in chain} <= set(tree.nodes)
+
+
+def test_the_newest_branch_stays_also_while_the_block_at_its_top_is_missing():
+    chain = chain_of(50)
+    tree = planted([*chain[:-1], *(block_on(None, number) for number in range(60, 60 + 2 * MAX_ASIDE))])
+    tree.shrink(chain[-1].header().id)
+    assert {block.header().id for block in chain[:-2]} <= set(tree.nodes)
+    assert tree.uncommitted <= len(chain) + MAX_ASIDE
 
 
 def test_no_order_of_additions_matters():

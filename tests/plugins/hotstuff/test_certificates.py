@@ -20,7 +20,7 @@ def test_a_quorum_of_equal_votes_in_any_order_is_a_certificate():
         assert made is not None
         assert made.signers == tuple(sorted(order))
         assert scheme.problem(made, context.membership, 3) is None
-        signatures = [claim.signature for claim in scheme.claims(made)]
+        signatures = [claim.signature for claim in made.claims()]
         assert signatures == [signature_of(who, STATEMENT) for who in sorted(order)]
 
 

@@ -1,9 +1,18 @@
 """Who leads: in turn, by weight, and by reputation."""
 
+from functools import partial
+
 import msgspec
+import pytest
 
 from bftkit.core.inputs import Stable, Synced
-from bftkit_hotstuff.engine import build
+from bftkit.core.leaders import schedule_of
+from bftkit.core.membership import Membership
+from bftkit.core.quorum import FaultModel
+from bftkit.testing.engine_group import EngineGroup, GroupSettings
+from bftkit.testing.scenario import all_decided
+from bftkit_hotstuff.config import HotStuffOptions
+from bftkit_hotstuff.engine import SPEC, build
 from bftkit_hotstuff.leaders import leader, may_lead, next_leader
 from bftkit_hotstuff.messages import GENESIS_QC, Certificates, Past, Timeout
 from tests.plugins.hotstuff.lone import Lone
@@ -98,3 +107,42 @@ def test_the_history_survives_a_restart():
     again = replica.again()
     assert again.state.history == before
     assert all(isinstance(one, Past) for one in before)
+
+
+def weighted(*weights: int) -> Membership:
+    """Members that lead so often."""
+    members = context_of(0, len(weights)).membership.members
+    pairs = zip(members, weights, strict=True)
+    return Membership(tuple(msgspec.structs.replace(one, weight=weight) for one, weight in pairs), FaultModel.BYZANTINE)
+
+
+def test_weights_must_leave_a_chain_to_those_who_are_alive():
+    jolteon, three = HotStuffOptions(), HotStuffOptions(rules="three_chain")
+    assert SPEC.leaders_problem(weighted(3, 1, 1, 1), jolteon) is None
+    assert "3, 1, 1, 1 would do" in str(SPEC.leaders_problem(weighted(8, 1, 1, 1), jolteon))
+    assert "2, 1, 1, 1 would do" in str(SPEC.leaders_problem(weighted(3, 1, 1, 1), three))
+    for members in range(4, 32):
+        assert SPEC.leaders_problem(weighted(*[1] * members), three) is None
+
+
+def test_where_votes_go_to_nobody_else_in_time_their_collector_must_be_alive_too():
+    slow = HotStuffOptions(view_timeout_ms=1_000, timeout_cap_factor=2, retransmit_ms=2_000)
+    assert SPEC.leaders_problem(weighted(1, 1, 1, 1), slow) is None
+    assert SPEC.leaders_problem(weighted(3, 1, 1, 1), slow) is not None
+    three = msgspec.structs.replace(slow, rules="three_chain")
+    assert "no weights would do" in str(SPEC.leaders_problem(weighted(1, 1, 1, 1), three))
+
+
+@pytest.mark.parametrize("leaders", ["reputation", "round_robin"])
+@pytest.mark.parametrize(("weights", "rules"), [((3, 1, 1, 1), "jolteon"), ((2, 1, 1, 1), "three_chain")])
+def test_groups_with_the_heaviest_weights_that_pass_live_without_any_one_member(weights, rules, leaders):
+    for dead in range(4):
+        options = HotStuffOptions(rules=rules, leaders=leaders, view_timeout_ms=400)
+        settings = GroupSettings(options=options, interval=64, leaders=schedule_of(weights))
+        group = EngineGroup(SPEC, 4, 1, settings=settings).start()
+        group.crash(dead)
+        live = [number for number in range(4) if number != dead]
+        alive = [group.instances[number] for number in live]
+        for number in range(4):
+            group.submit(f"w{number}", live[0], live)
+            group.run_until(partial(all_decided, alive), 40_000)

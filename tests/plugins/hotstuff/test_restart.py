@@ -4,9 +4,10 @@ from bftkit.core.inputs import Stable, Synced
 from bftkit.core.log import CommitProof
 from bftkit.core.outputs import Persist
 from bftkit_hotstuff.check import links_of
-from bftkit_hotstuff.messages import GENESIS_QC, Proposal, Timeout, Vote, round_of
+from bftkit_hotstuff.engine import SPEC
+from bftkit_hotstuff.messages import GENESIS_QC, Certificates, GaveUp, Proposal, Timeout, Vote, round_of
 from tests.plugins.hotstuff.lone import Lone, commits, sent
-from tests.plugins.hotstuff.parts import batch, block_on, chain_of, checkpoint_at, qc_for, tc_for
+from tests.plugins.hotstuff.parts import START, batch, block_on, chain_of, checkpoint_at, qc_for, tc_for
 
 A, B = batch("a"), batch("b")
 
@@ -68,6 +69,40 @@ def test_a_leader_says_its_own_proposal_again_and_no_other():
     assert not sent(again.outputs, Proposal)
     (said,) = sent(again.fire("retransmit", after=300), Proposal)
     assert said.statement() == first.statement()
+
+
+def test_a_proposal_that_is_said_again_still_shows_why_its_round_has_begun():
+    """Its TC is needed with it also where a newer QC has made it needless for the round itself."""
+    first = block_on(None, 1, [A])
+    second = block_on(first, 2, [B])
+    leader = Lone(own=3)
+    leader.have(A, B)
+    leader.see(first)
+    tc = tc_for(2, (qc_for(first), GENESIS_QC, GENESIS_QC))
+    leader.hear(0, Certificates(qc_for(first), tc))
+    (said,) = sent(leader.outputs, Proposal)
+    leader.certify(second)
+    leader.step(Stable(0, START))
+    assert leader.state.tc is None
+    again = leader.again()
+    again.have(A, B)
+    (repeated,) = sent(again.fire("retransmit", after=600), Proposal)
+    assert (repeated.block, repeated.tc) == (said.block, tc)
+    assert SPEC.check(again.context, 3, repeated) is None
+
+
+def test_whoever_gave_up_and_crashed_before_it_could_say_so_says_so_when_others_do():
+    replica = Lone()
+    for sender in (1, 2):
+        replica.hear(sender, Timeout(1, GENESIS_QC, None))
+    record = next(record for record in replica.records if isinstance(record, GaveUp))
+    again = Lone(records=[record])
+    assert not again.outputs, "it has nothing to do by itself"
+    assert not again.hear(1, Timeout(1, GENESIS_QC, None))
+    out = again.hear(2, Timeout(1, GENESIS_QC, None))
+    assert [one.statement() for one in sent(out, Timeout)] == [Timeout(1, GENESIS_QC, None).statement()]
+    assert not [one for one in out if isinstance(one, Persist)], "it is recorded"
+    assert again.state.round == 2
 
 
 def test_the_lock_comes_back():

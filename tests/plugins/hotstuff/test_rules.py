@@ -5,7 +5,7 @@ from itertools import pairwise, product
 import pytest
 
 from bftkit_hotstuff.messages import GENESIS, GENESIS_QC, Block, Header
-from bftkit_hotstuff.rules import RULES, decides, follows
+from bftkit_hotstuff.rules import RULES, follows
 from tests.plugins.hotstuff.parts import block_on, qc_for, tc_for
 
 JOLTEON, THREE = RULES["jolteon"], RULES["three_chain"]
@@ -63,15 +63,31 @@ def test_only_consecutive_rounds_decide(rules, length):
     """ "Two adjacent certified blocks with consecutive round numbers" (Jolteon §3); three of them (HotStuff §5)."""
     for rounds in product(range(1, 6), repeat=length):
         expected = all(later == earlier + 1 for earlier, later in pairwise(rounds))
-        assert decides(rules, chain(*rounds)) is expected
-    assert not decides(rules, chain(*range(1, length)))
-    assert not decides(rules, chain(*range(1, length + 2)))
+        assert rules.decides(chain(*rounds)) is expected
+    assert not rules.decides(chain(*range(1, length)))
+    assert not rules.decides(chain(*range(1, length + 2)))
 
 
 def test_only_linked_blocks_decide():
     newest, oldest = chain(1, 2)
     for other in (chain(5, 6)[0], Header(2, 2, GENESIS.id, 1, b"", 0, GENESIS.content)):
         assert not follows(other, oldest)
-        assert not decides(JOLTEON, [other, oldest])
-    assert decides(JOLTEON, [newest, oldest])
-    assert not decides(JOLTEON, [oldest, newest])
+        assert not JOLTEON.decides([other, oldest])
+    assert JOLTEON.decides([newest, oldest])
+    assert not JOLTEON.decides([oldest, newest])
+
+
+@pytest.mark.parametrize("rules", [JOLTEON, THREE])
+def test_a_leader_builds_on_the_newest_certificate_and_every_correct_member_may_vote_for_that(rules):
+    for number, newest, known in product(range(2, 6), range(5), product(range(5), repeat=3)):
+        high = max(newest, *known)
+        if high >= number:
+            continue
+        tc = tc_for(number - 1, [qc_of(one) for one in known]) if max(known) < number - 1 else None
+        if tc is None and high != number - 1:
+            continue
+        justify, shown = rules.extend(number, qc_of(high), tc)
+        assert justify == qc_of(high)
+        assert shown == (None if high == number - 1 else tc)
+        for locked in (None, *map(qc_of, range(high + 1))):
+            assert rules.may_vote(Block(number, 1, 0, (), justify), shown, locked)

@@ -27,6 +27,9 @@ def declared(trial: Trial) -> None:
     expect(spec.version, "there is no version")
     expect(isinstance(spec.fault_model, FaultModel), f"{spec.fault_model!r} is no fault model")
     expect(spec.min_members >= 1, f"min_members is {spec.min_members}")
+    problem = spec.leaders_problem(membership_of(spec, trial.members), spec.options_type())
+    expect(spec.successive_leaders(spec.options_type()) >= 1, "nothing is ever decided without a leader")
+    expect(problem is None, f"{problem}")
     interval = 16
     context = EngineContext(
         0, membership_of(spec, trial.members), spec.options_type(), Limits(checkpoint_interval=interval)

@@ -11,6 +11,7 @@ from bftkit.core.checkpoint import Checkpoint, CheckpointCertificate
 from bftkit.core.engine import EngineContext
 from bftkit.core.epoch import Limits
 from bftkit.core.ids import digest_of
+from bftkit.core.leaders import weights_problem
 from bftkit.core.membership import Member, Membership
 from bftkit.core.quorum import FaultModel, Quorum
 from bftkit.core.statement import Statement
@@ -107,6 +108,17 @@ def _header_only(original: Any) -> Any:
     return lambda header, blob: sha256(header).digest()
 
 
+def _any_weights(original: Any) -> Any:
+    return lambda order, members, faults, successive: False
+
+
+def _weights_leave_chains_to_the_others() -> str | None:
+    """Weights are refused with which one silent member stands between all turns of the others, and no others are."""
+    if weights_problem([3, 1, 1, 1], 1, 2) is not None:
+        return "weights are refused that leave two successive views to the others"
+    return None if weights_problem([4, 1, 1, 1], 1, 2) is not None else "weights pass with which nothing is decided"
+
+
 MUTANTS = (
     Mutant(
         "quorum: one too small",
@@ -187,6 +199,13 @@ MUTANTS = (
         "bftkit.core.batch:batch_digest",
         _header_only,
         (Schedules(profile=REPEATING, liar="wrong bodies"),),
+    ),
+    Mutant(
+        "any weights are good",
+        "Members may lead so unevenly that the others of a silent one never lead in succession.",
+        "bftkit.core.leaders:_may_stop",
+        _any_weights,
+        (Check(_weights_leave_chains_to_the_others),),
     ),
 )
 """All of them."""
