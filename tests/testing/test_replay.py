@@ -93,6 +93,7 @@ class Sample(msgspec.Struct):
         (Profile, "Profile"),
         (partial(put, 1), repr(partial(put, 1))),
     ],
+    ids=["one", "names", "inner", "tuple", "function", "class", "partial"],
 )
 def test_values_are_said_as_short_as_their_defaults_allow(value, text):
     assert as_python(value) == text
