@@ -22,7 +22,6 @@ from bftkit.replica.messages import CheckpointVote, Commits, FetchCommits, Offer
 from bftkit.testing.byzantine import (
     BEHAVIOURS,
     EVERYTHING,
-    FLOOD_OF_BODIES,
     PATIENCE,
     Behaviour,
     draw_behaviour,
@@ -33,6 +32,7 @@ from bftkit.testing.message_mutation import mutations
 from bftkit.testing.mutants import Schedules, applied, load_mutants
 from bftkit.testing.profile import Profile
 from bftkit.testing.simulation import finish, make_world
+from bftkit.testing.unasked_lies import FLOOD_OF_BODIES, FLOOD_OF_CHECKPOINTS, FLOOD_OF_OFFERS
 from bftkit.testing.verify_stage import VerifyStage
 from bftkit.testing.world import World
 from bftkit_pbft.messages import CommitVote, NewView, Prepare, PrePrepare, Suspect, ViewChange, proposal_digest
@@ -363,3 +363,21 @@ def test_no_single_change_of_a_message_around_a_change_of_views_does_harm(part):
     assert any(one.prepared for one, _ in changes if isinstance(one, ViewChange)), "P is not empty"
     assert any(one.proposals for one, _ in changes if isinstance(one, NewView)), "nor is O"
     expect_no_harm(with_a_change_of_views, [*on_the_way, *beside[::4]][part::PARTS])
+
+
+def test_who_floods_checkpoints_votes_for_one_position_after_the_other():
+    speak = behaviour("flooding checkpoints")
+    roots = (bytes(32),) * 3
+    for position in (4, 8):
+        (_, vote), *besides = speak(1, CheckpointVote(Checkpoint(position, 1, *roots)))
+    assert vote.checkpoint.position == 8
+    positions = [said.checkpoint.position for _, said in besides]
+    assert positions == [8 + 4 * step for step in range(1, FLOOD_OF_CHECKPOINTS)]
+
+
+def test_who_floods_offers_names_what_does_not_exist():
+    speak = behaviour("flooding offers")
+    (_, first), (to, offer) = speak(1, Progress(1, 1, 0))
+    assert (first, to) == (Progress(1, 1, 0), 1)
+    assert len(set(offer.refs)) == FLOOD_OF_OFFERS
+    assert speak(1, StableCheckpoint(offer)) != [], "an answer goes on"

@@ -80,6 +80,11 @@ class ApplicationStage:
         """Count the jobs that wait."""
         return len(self._jobs)
 
+    @property
+    def kept_states(self) -> int:
+        """Count the states that wait until one of them is certified."""
+        return len(self._kept)
+
     async def run(self) -> None:
         """Do jobs until cancelled; ApplicationError and StorageError end it, and the node with it."""
         while True:

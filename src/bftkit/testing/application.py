@@ -31,6 +31,11 @@ class SimulatedApplication:
         """Say whether jobs are waiting or being done."""
         return self._working or bool(self._jobs)
 
+    @property
+    def kept_states(self) -> int:
+        """Count the states that wait until one of them is certified."""
+        return self._stage.kept_states
+
     def put(self, job: Any) -> None:
         """Queue a job."""
         self._jobs.append(job)

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from bftkit.core.ids import ReplicaIndex
-from bftkit.replica.payloads import MAX_OFFERED
 from bftkit.replica.settings import ReplicaSettings
 
 if TYPE_CHECKING:
@@ -30,6 +29,17 @@ OUTPUTS_OF_A_POSITION = 40
 LOST_SNAPSHOTS = 1
 """Snapshots in a row that are made and not kept, or that would be due while a member catches up."""
 
+RECORDS_OF_A_POSITION = 8
+"""Records of the log for each decided position and batch: its body, its decision, what was signed about it."""
+
+OFFERED_BODIES = 64
+CHECKPOINTS_COUNTED = 8
+STATES_AT_ONCE = 3
+SNAPSHOT_FILES = 3
+READERS_AT_ONCE = 1_024
+"""Numbers that the product has under other names, written down once more: a limit that is read where it is kept would
+move with it."""
+
 
 class Bounds:
     """The limits of one group, and what each member found on its disk when it started: no quota holds for that."""
@@ -44,6 +54,8 @@ class Bounds:
         """Decided positions that are kept from one snapshot to the next, with those kept for the window's sake."""
         self._charged_at_start: dict[ReplicaIndex, list[int]] = {}
         self._decided_at_start: dict[ReplicaIndex, int] = {}
+        self._records_at_start: dict[ReplicaIndex, int] = {}
+        self._snapshots_at_start: dict[ReplicaIndex, int] = {}
         self.widest = 1
         """Batches of the largest position that was decided."""
 
@@ -51,10 +63,12 @@ class Bounds:
         """Note what a member has found on its disk, or goes on from."""
         self._charged_at_start[node.index] = list(node.replica.mempool.charged)
         self._decided_at_start[node.index] = node.replica.payloads.decided_count
+        self._records_at_start[node.index] = _span(node)
+        self._snapshots_at_start[node.index] = node.snapshot_files
 
     def problem(self, node: "SimulatedNode") -> str | None:
         """Say of what a member holds too much, or None."""
-        for sizes in (self._engine_side, self._batches, self._quotas, self._sessions):
+        for sizes in (self._engine_side, self._batches, self._quotas, self._requests, self._disk, self._sessions):
             for what, size, limit in sizes(node):
                 if size > limit:
                     return f"{size} {what} where there may be {limit}"
@@ -67,6 +81,9 @@ class Bounds:
         yield "signed slots", len(replica.guard), votes
         stable, commits = replica.checkpoints.stable.position, replica.commits
         yield "own checkpoint votes", replica.checkpoints.own_count, 1 + (commits.position - stable) // commits.interval
+        yield "checkpoints whose votes are counted", replica.checkpoints.counted, CHECKPOINTS_COUNTED
+        yield "roots", commits.root_count, 2 + (commits.position - commits.base) // commits.interval
+        yield "states that wait for a certificate", node.application.kept_states, STATES_AT_ONCE
 
     def _batches(self, node: "SimulatedNode") -> Iterator[tuple[str, int, int]]:
         replica = node.replica
@@ -76,8 +93,11 @@ class Bounds:
         decided = payloads.decided_count
         yield "decided batches", decided, named + self._decided_at_start.get(node.index, 0)
         yield "bodies", len(payloads), decided + len(replica.mempool)
-        yield "missing bodies", len(payloads.missing), named + MAX_OFFERED * self._members
+        yield "missing bodies", len(payloads.missing), named + OFFERED_BODIES * self._members
         yield "bodies that the engine waits for", len(replica.asked.refs), VIEWS_AT_ONCE * named
+        yield "batches that are kept longer", payloads.kept_longer_count, decided
+        for member in range(self._members):
+            yield f"bodies that n{member} offers", payloads.offered_count(member), OFFERED_BODIES
 
     def _quotas(self, node: "SimulatedNode") -> Iterator[tuple[str, int, int]]:
         mempool, tuning = node.replica.mempool, self._tuning
@@ -89,6 +109,22 @@ class Bounds:
         yield "own batches on their way", mempool.in_flight, tuning.max_batches_in_flight
         yield "bytes of requests that wait", mempool.waiting_bytes, tuning.collect_bytes
 
+    def _requests(self, node: "SimulatedNode") -> Iterator[tuple[str, int, int]]:
+        mempool, download = node.replica.mempool, node.replica.catch_up.download
+        yield "requests on their way", mempool.known_requests, mempool.waiting_requests + mempool.batched_requests
+        yield "readers", node.edge.readers, READERS_AT_ONCE
+        if download is not None:
+            yield "bytes of a state on its way here", download.received, download.size
+
+    def _disk(self, node: "SimulatedNode") -> Iterator[tuple[str, int, int]]:
+        needless = sum(first <= node.trimmed_below for first in node.log.segments[1:])
+        yield "segments behind one that is needless", needless, 0
+        positions = (2 + LOST_SNAPSHOTS) * self._between
+        records = RECORDS_OF_A_POSITION * self.widest * positions + VOTES_OF_A_VIEW * (node.replica.engine.view + 1)
+        yield "records of the log", _span(node), records + self._records_at_start.get(node.index, 0)
+        files = max(SNAPSHOT_FILES, self._snapshots_at_start.get(node.index, 0))
+        yield "snapshots on the disk", node.snapshot_files, files
+
     def _sessions(self, node: "SimulatedNode") -> Iterator[tuple[str, int, int]]:
         sessions, limits = node.executor.sessions, self._limits
         yield "sessions", len(sessions), limits.max_sessions
@@ -96,3 +132,8 @@ class Bounds:
             yield "sequences in a session's window", session.executed.bit_length(), limits.session_window
             yield "kept results of a session", len(session.kept), limits.session_window
             yield "bytes of a session's results", session.kept_bytes, limits.session_reply_bytes
+
+
+def _span(node: "SimulatedNode") -> int:
+    """Count the records in all segments of a member's log but the oldest, of which a part may be needless."""
+    return node.log.next_index - (node.log.segments[1:2] or (node.log.next_index,))[0]

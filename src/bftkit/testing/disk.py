@@ -11,13 +11,14 @@ the clock.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 from typing import NoReturn
 
 from bftkit.errors import StorageError, StorageFull, StorageLocked
 from bftkit.storage.interface import Buffer
 from bftkit.testing.disk_faults import DiskFaults, FlippedBit, Mishap, Pending, Place, misdirect
-from bftkit.testing.disk_files import SECTOR_BYTES, CrashMode, DirectoryTree, FileOnDisk, SimulatedCrash
+from bftkit.testing.disk_files import SECTOR_BYTES, CrashMode, DirectoryTree, FileOnDisk, SimulatedCrash, SimulatedLock
 
 __all__ = ["SECTOR_BYTES", "CrashMode", "SimulatedCrash", "SimulatedDisk", "SimulatedFile", "SimulatedLock"]
 
@@ -125,14 +126,14 @@ class SimulatedDisk:
         if self.watched:
             self.done("sync_directory", path)
 
-    def lock(self, path: str) -> "SimulatedLock":
+    def lock(self, path: str) -> SimulatedLock:
         """Claim a path until released or until the crash."""
         self.enter("lock", path)
         self._tree.require_parent(path)
         if path in self._locked:
             raise StorageLocked(f"{path!r} is locked", path)
         self._locked.add(path)
-        return SimulatedLock(self, path)
+        return SimulatedLock(partial(self.unlock, path, self.generation))
 
     def random_bytes(self, count: int) -> bytes:
         """Return bytes of the seed's stream."""
@@ -297,6 +298,11 @@ class SimulatedDisk:
     def contents(self) -> dict[str, bytes]:
         """Return what every file holds, by path, sorted."""
         return {path: bytes(self._tree.files[path].content) for path in sorted(self._tree.files)}
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Names of all files, in no order that means anything; looking at them is no operation of the disk."""
+        return tuple(self._tree.files)
 
     # Shared with the handles.
 
@@ -484,16 +490,3 @@ class SimulatedFile:
         if self._poisoned or self._closed:
             reason = "an earlier sync of it failed" if self._poisoned else "it is closed"
             raise StorageError(f"cannot use {self._path!r}: {reason}", self._path)
-
-
-class SimulatedLock:
-    """A claim on a path of a `SimulatedDisk`."""
-
-    def __init__(self, disk: SimulatedDisk, path: str) -> None:
-        self._disk = disk
-        self._path = path
-        self._generation = disk.generation
-
-    def release(self) -> None:
-        """Give the claim up."""
-        self._disk.unlock(self._path, self._generation)

@@ -1,6 +1,6 @@
 """What a simulated disk holds: files with the writes that no sync covered, names, and what a crash leaves of both."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from random import Random
 from typing import TypeVar
@@ -301,3 +301,11 @@ def _survivors(changes: Sequence[T], mode: CrashMode, random: Random) -> Sequenc
     if mode is CrashMode.REORDERED:
         return [change for change in changes if random.random() < 0.5]
     return changes[: random.randint(0, len(changes))]
+
+
+class SimulatedLock:
+    """A claim on a path of a simulated disk."""
+
+    def __init__(self, release: Callable[[], None]) -> None:
+        self.release = release
+        """Give the claim up."""

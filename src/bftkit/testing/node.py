@@ -42,7 +42,7 @@ from bftkit.runtime.node import LOG_DIRECTORY, SNAPSHOT_DIRECTORY, identity_of
 from bftkit.runtime.payload_store import PayloadStore
 from bftkit.runtime.shard import FULL_DISK_RETRY_S, IDLE_SYNC_MS
 from bftkit.storage.log import Log
-from bftkit.storage.snapshots import SnapshotStore
+from bftkit.storage.snapshots import SUFFIX, SnapshotStore
 from bftkit.testing.application import FINE, SimulatedApplication
 from bftkit.testing.checkers import Violation
 from bftkit.testing.clock import TRUE_RATE, VirtualClock
@@ -112,6 +112,8 @@ class SimulatedNode:
             world.hits["clock_rates"] += 1
         self._promised = 0
         """Highest index that any life of this member took for durable."""
+        self.trimmed_below = 0
+        """Index below which its log was trimmed last."""
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -243,6 +245,11 @@ class SimulatedNode:
             self.world.stopped(self, repr(error))
 
     @property
+    def snapshot_files(self) -> int:
+        """Count the snapshots on its disk."""
+        return sum(path.startswith(SNAPSHOT_DIRECTORY) and path.endswith(SUFFIX) for path in self.disk.paths)
+
+    @property
     def has_plans(self) -> bool:
         """Say whether anything that brings work on will happen here without a message from outside."""
         return bool(self._syncing or self._timers.move_work or self.application.busy or self.gate.depth)
@@ -371,6 +378,7 @@ class SimulatedNode:
             if below:
                 self.plan.reached("shard.before_trim")
                 self.log.trim(below)
+                self.trimmed_below = below
         except StorageFull:
             self.world.counters["disk full"] += 1
             return None

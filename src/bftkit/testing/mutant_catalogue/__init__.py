@@ -1,12 +1,13 @@
 """The library, broken on purpose; see `bftkit.testing.mutants`."""
 
-from bftkit.testing.mutant_catalogue import agreement, reads, replica, sessions, storage, wire
+from bftkit.testing.mutant_catalogue import agreement, reads, replica, sessions, sizes, storage, wire
 
 MUTANTS = (
     *agreement.MUTANTS,
     *reads.MUTANTS,
     *replica.MUTANTS,
     *sessions.MUTANTS,
+    *sizes.MUTANTS,
     *storage.MUTANTS,
     *wire.MUTANTS,
 )
