@@ -99,3 +99,29 @@ def test_raft_signs_nothing_and_proves_nothing_by_votes():
     assert watch.signs(0, Statement("checkpoint", 0, 8, b"c" * 32)) is None
     assert "signs a commit" in (watch.signs(0, statement) or "")
     assert "certificate" in (watch.decided(3, QuorumCertificate.of(statement, {0: bytes(64)}, 3)) or "")
+
+
+def test_a_new_leader_holds_what_is_committed():
+    watch, old, new = RaftInvariants(3), Lone(0), Lone(1)
+    old.win()
+    old.have(A)
+    old.state.commit = old.state.log.last
+    assert watch.stepped(0, old.engine) is None
+    assert watch.landmarks(old.engine) != watch.landmarks(new.engine)
+    new.state.term = 1
+    new.win(voters=(2,))
+    assert "the leader of term 2 lacks what is committed at position 1" in (watch.stepped(1, new.engine) or "")
+    new.state.log.base = new.state.commit = 2
+    assert watch._incomplete(new.state) is None, "a state holds it"
+
+
+def test_a_leader_commits_what_is_of_its_term():
+    watch, lone = RaftInvariants(3), Lone()
+    lone.state.append(Entry(1, ()))
+    lone.state.term = 1
+    lone.win()
+    lone.state.commit = 1
+    assert "the leader of term 2 commits by counting what is of term 1" in (watch.stepped(0, lone.engine) or "")
+    watch = RaftInvariants(3)
+    lone.state.commit = 2
+    assert watch.stepped(0, lone.engine) is None
