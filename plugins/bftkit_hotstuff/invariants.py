@@ -3,6 +3,7 @@
 Most of it can be seen in what honest members sign, whatever happened in between: crashes, rounds, lies.
 """
 
+from collections.abc import Container
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from bftkit_hotstuff.fetching import MAX_WANTED
 from bftkit_hotstuff.messages import PROPOSAL_KIND, TIMEOUT_KIND, VOTE_KIND, block_of, round_of
 from bftkit_hotstuff.state import State
 from bftkit_hotstuff.voting import ROUNDS_AHEAD
+from bftkit_hotstuff.watching import RELAY, RETRANSMIT, ROUND
 
 CHAINS = {"jolteon": 2, "three_chain": 3}
 """For each rule set, how many certified blocks in successive rounds decide the lowest of them."""
@@ -67,7 +69,21 @@ class HotStuffInvariants:
     def landmarks(self, engine: Any) -> Any:
         """Return what differs whenever a mark, a certificate or the committed branch has moved."""
         state: State = engine.state
-        return marks_of(state), id(state.tc), state.committed, state.tree.low
+        certificates = id(state.high_qc), id(state.tc), id(state.lock)
+        return state.round, state.voted_round, certificates, state.tree.committed, state.tree.low
+
+    def forgotten(self, engine: Any, running: Container[str]) -> str | None:
+        """Say which work has no timer of its kind: batches, blocks that wait for others, missing blocks, a round."""
+        state: State = engine.state
+        if state.sealed is not None:
+            return None
+        if RETRANSMIT not in running and (state.wanted or _has_work(state)):
+            return "words to be said again"
+        if state.has_given_up:
+            return None
+        if ROUND not in running and _has_work(state):
+            return "blocks"
+        return "batches for the leader" if state.watched and RELAY not in running else None
 
     def stepped(self, member: ReplicaIndex, engine: Any) -> str | None:
         """Look at one member's variables: marks that only rise, one committed branch, tables within their bounds."""
@@ -145,6 +161,11 @@ def marks_of(state: State) -> Marks:
     """Return the marks of a member, certificates by their rounds."""
     lock = round_of(state.lock) if state.lock is not None else 0
     return Marks(state.round, state.voted_round, round_of(state.high_qc), lock)
+
+
+def _has_work(state: State) -> bool:
+    """Say whether batches wait to be proposed, or in certified blocks to be committed."""
+    return bool(state.watched) or any(node.block.refs for node in state.tree.branch(block_of(state.high_qc)))
 
 
 def _tc_problem(state: State) -> str | None:

@@ -3,6 +3,7 @@
 Most of it can be seen in what honest members sign, whatever happened in between: crashes, views, lies.
 """
 
+from collections.abc import Container
 from typing import Any
 
 from bftkit.core.certificate import QuorumCertificate
@@ -20,6 +21,7 @@ from bftkit_pbft.messages import (
 )
 from bftkit_pbft.state import State
 from bftkit_pbft.view_change import VIEWS_KEPT
+from bftkit_pbft.watching import RELAY, RETRANSMIT, VIEW_CHANGE, WATCH
 
 _OF_A_VIEW = frozenset((PRE_PREPARE_KIND, PREPARE_KIND, COMMIT_KIND))
 
@@ -81,6 +83,26 @@ class PbftInvariants:
         state: State = engine.state
         kept = sum(map(len, state.view_changes))
         return state.view, state.active, state.low, state.committed, kept, len(state.candidates)
+
+    def forgotten(self, engine: Any, running: Container[str]) -> str | None:
+        """Say which work has no timer of its kind: batches, proposals, view changes (PBFT §4.4, §4.5.2)."""
+        state: State = engine.state
+        if state.sealed is not None:
+            return None
+        undecided = state.top > state.committed or state.committed < state.low
+        if (undecided or not state.active or state.candidates) and RETRANSMIT not in running:
+            return "words to be said again"
+        if not state.active:
+            left = sum(
+                max(max(kept, default=0), spoken) >= state.view
+                for kept, spoken in zip(state.view_changes, state.spoken, strict=True)
+            )
+            return "members for a new view" if left >= state.quorum.quorum and VIEW_CHANGE not in running else None
+        if (any(state.watched) or state.top > state.committed) and WATCH not in running:
+            return "batches for the primary"
+        if state.unoffered and state.primary != state.own and RELAY not in running:
+            return "batches to be offered"
+        return None
 
     def stepped(self, member: ReplicaIndex, engine: Any) -> str | None:
         """Look at one member's variables: marks that only rise, and tables within their bounds."""

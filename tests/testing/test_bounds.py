@@ -11,7 +11,6 @@ import pytest
 from bftkit.core.batch import BatchRef
 from bftkit.core.ids import canonical
 from bftkit.core.log import CommitEntry, CommitProof
-from bftkit.core.outputs import SetTimer
 from bftkit.plugins import load_engine
 from bftkit.replica.catch_up import _Download
 from bftkit.replica.dissemination import BEYOND_QUOTA
@@ -21,6 +20,7 @@ from bftkit.storage.snapshots import SUFFIX
 from bftkit.testing.bounds import Bounds
 from bftkit.testing.checkers import MEASURE_AGAIN, Violation
 from bftkit.testing.client import MOST_COMMANDS, longest
+from bftkit.testing.idleness import Idleness
 from bftkit.testing.profile import Profile, draw_profile
 from bftkit.testing.simulation import finish, make_world, run_schedule
 from bftkit.testing.world import LIMITS, World
@@ -210,14 +210,14 @@ def hold_outputs(node) -> None:
         (keep_snapshots, "snapshots on the disk where there may be 3"),
     ],
 )
-def test_whatever_grows_beyond_its_limit_is_found(tamper, what):
+def test_whatever_grows_beyond_its_limit_is_found(monkeypatch, tamper, what):
     world = world_of()
     node = world.nodes[0]
     bounds = Bounds(world.settings)
     assert bounds.problem(node) is None
     tamper(node)
     assert what in (bounds.problem(node) or "")
-    node._timers.set(SetTimer("engine/anything", 1_000))
+    monkeypatch.setattr(Idleness, "problem", lambda self, node: None)
     with pytest.raises(Violation, match="n0 keeps"):
         for _ in range(MEASURE_AGAIN):
             node.world.checkers.stepped(node)

@@ -1,6 +1,6 @@
 """HotStuff, broken on purpose; see `bftkit.testing.mutants`."""
 
-from bftkit_hotstuff.mutants import certificates, chains, restarts, rounds, votes
+from bftkit_hotstuff.mutants import certificates, chains, restarts, rounds, timers, votes
 
 MUTANTS = (
     *votes.MUTANTS,
@@ -8,5 +8,6 @@ MUTANTS = (
     *rounds.MUTANTS,
     *certificates.MUTANTS,
     *restarts.MUTANTS,
+    *timers.MUTANTS,
 )
 """All of them."""

@@ -243,6 +243,11 @@ class Payloads:
         return tuple(wanted.ref for wanted in self._wanted.values())
 
     @property
+    def is_fetching(self) -> bool:
+        """Say whether a body is being fetched."""
+        return bool(self._wanted)
+
+    @property
     def decided_count(self) -> int:
         """Count the batches of which it is remembered where they were decided."""
         return len(self._decided_at)

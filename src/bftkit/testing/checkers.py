@@ -20,6 +20,7 @@ from bftkit.replica.settings import ReplicaSettings
 from bftkit.replica.state_machine import StateMachine
 from bftkit.testing.bounds import Bounds
 from bftkit.testing.engine_watch import EngineWatch
+from bftkit.testing.idleness import Idleness
 from bftkit.testing.invariants import EngineInvariants
 from bftkit.testing.machine_beside import MachineBeside, answer_to
 
@@ -54,6 +55,7 @@ class Checkers:
         self._beside = MachineBeside(machine) if machine is not None else None
         self.told_height = 0
         """Highest height that any client has been told of."""
+        self._idleness = Idleness(invariants)
         self._watch = None if invariants is None else EngineWatch(invariants)
         self._settings = settings
         self._verify = verify
@@ -438,11 +440,12 @@ class Checkers:
         """Look at the member that just moved: it must not forget to go on, go back, or grow beyond its bounds."""
         member, replica = node.index, node.replica
         commits, height = replica.commits, node.executor.height
-        if (commits.executed < commits.position or not replica.mempool.idle) and not node.has_plans:
-            raise Violation(f"n{member} has work that waits, and nothing that would wake it")
         before = self._reached.get(member)
         if before is None:
             self._begins(node)
+        forgotten = self._idleness.problem(node)
+        if forgotten is not None:
+            raise Violation(f"n{member} has {forgotten}")
         now = self._reached[member] = (commits.position, height)
         if before is not None and (now[0] < before[0] or now[1] < before[1]):
             raise Violation(f"n{member} goes back from {before} to {now}")

@@ -4,6 +4,7 @@ An engine's package may list a class under its name in the entry-point group `bf
 a run, from the number of members, and is told what honest members do; nothing but a simulation imports it.
 """
 
+from collections.abc import Container
 from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import Any, Protocol, runtime_checkable
@@ -55,6 +56,19 @@ class NamesLandmarks(EngineInvariants, Protocol):
         """Return, at little cost, what differs whenever something happened that `stepped` must not miss.
 
         It is compared after each step of each honest member.
+        """
+        ...
+
+
+@runtime_checkable
+class KnowsItsTimers(EngineInvariants, Protocol):
+    """Which timer an engine must have running for each kind of work that it waits with."""
+
+    def forgotten(self, engine: Any, running: Container[str]) -> str | None:
+        """Say which work of an engine none of its running timers will bring on, or None.
+
+        A message from outside may never come. A timer of another kind excuses nothing: a leader's heartbeat brings on
+        what followers lack, and no read of a follower.
         """
         ...
 

@@ -10,9 +10,9 @@ from bftkit.testing.invariants import load_invariants
 from bftkit_hotstuff.check import links_of
 from bftkit_hotstuff.invariants import HotStuffInvariants, _branch_problem
 from bftkit_hotstuff.messages import GaveUp
-from bftkit_hotstuff.state import Wanted
+from bftkit_hotstuff.state import Wanted, Watched
 from tests.plugins.hotstuff.lone import Lone
-from tests.plugins.hotstuff.parts import GENESIS_QC, block_on, chain_of, qc_for, tc_for
+from tests.plugins.hotstuff.parts import GENESIS_QC, batch, block_on, chain_of, qc_for, tc_for
 
 A, B = b"a" * 32, b"b" * 32
 
@@ -185,3 +185,20 @@ def test_a_decision_has_a_proof_that_leads_to_it():
     assert "votes for another block" in judged(qc_for(chain[1]), headers)
     broken = [*headers[:2], msgspec.structs.replace(headers[2], author=3)]
     assert "do not stand on each other" in judged(qc_for(chain[2]), broken)
+
+
+def test_work_without_a_timer_of_its_kind_is_found():
+    watch, replica = HotStuffInvariants(4), Lone()
+    state = replica.state
+    assert watch.forgotten(replica.engine, set()) is None
+    state.wanted[A] = Wanted([1])
+    assert watch.forgotten(replica.engine, {"round", "relay"}) == "words to be said again"
+    assert watch.forgotten(replica.engine, {"retransmit"}) is None
+    state.watched[A] = Watched(batch("a"), 0)
+    assert watch.forgotten(replica.engine, {"retransmit", "relay"}) == "blocks"
+    assert watch.forgotten(replica.engine, {"retransmit", "round"}) == "batches for the leader"
+    assert watch.forgotten(replica.engine, {"retransmit", "round", "relay"}) is None
+    state.gave_up = GaveUp(state.round, GENESIS_QC, None, None)
+    assert watch.forgotten(replica.engine, {"retransmit"}) is None
+    state.sealed = 3
+    assert watch.forgotten(replica.engine, set()) is None

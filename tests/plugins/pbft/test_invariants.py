@@ -7,11 +7,13 @@ from collections import deque
 import msgspec
 import pytest
 
+from bftkit.core.batch import BatchRef
 from bftkit.core.certificate import QuorumCertificate
 from bftkit.core.statement import Statement
 from bftkit.testing.invariants import load_invariants
 from bftkit_pbft.invariants import PbftInvariants
 from bftkit_pbft.messages import PreparedProof, proposal_digest
+from bftkit_pbft.state import Watched
 from tests.plugins.pbft.lone import Lone, view_change
 
 A, B = b"a" * 32, b"b" * 32
@@ -133,3 +135,23 @@ def test_a_view_change_proves_what_it_stands_for(spoil):
         kept = msgspec.structs.replace(view_change(2, 3), prepared=(PreparedProof(proof, refs),))
         replica.state.view_changes[2] = {3: kept}
         assert (watch.stepped(1, replica.engine) is None) is ok
+
+
+def test_work_without_a_timer_of_its_kind_is_found():
+    watch, replica = PbftInvariants(4), Lone(own=1)
+    state = replica.state
+    assert watch.forgotten(replica.engine, set()) is None
+    waiting = BatchRef(A, 2, 1, 10)
+    state.watched[2][A] = state.unoffered[A] = Watched(waiting, 0)
+    assert watch.forgotten(replica.engine, {"relay", "retransmit"}) == "batches for the primary"
+    assert watch.forgotten(replica.engine, {"watch"}) == "batches to be offered"
+    assert watch.forgotten(replica.engine, {"watch", "relay"}) is None
+    state.top = 1
+    assert watch.forgotten(replica.engine, {"watch", "relay"}) == "words to be said again"
+    state.active, state.view = False, 1
+    assert watch.forgotten(replica.engine, {"retransmit"}) is None, "the others have not left the views below"
+    state.spoken = [1, 1, 1, 0]
+    assert watch.forgotten(replica.engine, {"retransmit", "watch"}) == "members for a new view"
+    assert watch.forgotten(replica.engine, {"retransmit", "view-change"}) is None
+    state.sealed = 3
+    assert watch.forgotten(replica.engine, set()) is None

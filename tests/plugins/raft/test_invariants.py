@@ -7,7 +7,7 @@ from bftkit.core.statement import Statement
 from bftkit.testing.invariants import load_invariants
 from bftkit_raft.invariants import RaftInvariants
 from bftkit_raft.messages import Entry
-from bftkit_raft.state import Role
+from bftkit_raft.state import Asked, Role
 from tests.plugins.raft.lone import Lone, batch, entry
 
 A, B = batch("a"), batch("b")
@@ -125,3 +125,22 @@ def test_a_leader_commits_what_is_of_its_term():
     watch = RaftInvariants(3)
     lone.state.commit = 2
     assert watch.stepped(0, lone.engine) is None
+
+
+def test_work_without_a_timer_of_its_kind_is_found():
+    watch, lone = RaftInvariants(3), Lone()
+    state = lone.state
+    assert watch.forgotten(lone.engine, {"heartbeat", "relay"}) == "elections"
+    assert watch.forgotten(lone.engine, {"election"}) is None
+    lone.have(A)
+    assert watch.forgotten(lone.engine, {"election"}) is None, "nobody is known to lead"
+    state.leader = 1
+    assert watch.forgotten(lone.engine, {"election", "read"}) == "batches for the leader"
+    state.reads.asked = Asked(1, 1, [5])
+    assert watch.forgotten(lone.engine, {"election", "relay"}) == "reads"
+    assert watch.forgotten(lone.engine, {"election", "relay", "read"}) is None
+    state.role = Role.LEADER
+    assert watch.forgotten(lone.engine, {"election", "relay", "read"}) == "followers"
+    assert watch.forgotten(lone.engine, {"heartbeat"}) is None
+    state.sealed = 3
+    assert watch.forgotten(lone.engine, set()) is None

@@ -1,6 +1,6 @@
 """The library, broken on purpose; see `bftkit.testing.mutants`."""
 
-from bftkit.testing.mutant_catalogue import agreement, reads, replica, sessions, sizes, storage, wire
+from bftkit.testing.mutant_catalogue import agreement, reads, replica, sessions, sizes, storage, timers, wire
 
 MUTANTS = (
     *agreement.MUTANTS,
@@ -9,6 +9,7 @@ MUTANTS = (
     *sessions.MUTANTS,
     *sizes.MUTANTS,
     *storage.MUTANTS,
+    *timers.MUTANTS,
     *wire.MUTANTS,
 )
 """All of the library's."""
