@@ -35,7 +35,17 @@ from bftkit.testing.simulation import finish, make_world
 from bftkit.testing.unasked_lies import FLOOD_OF_BODIES, FLOOD_OF_CHECKPOINTS, FLOOD_OF_OFFERS
 from bftkit.testing.verify_stage import VerifyStage
 from bftkit.testing.world import World
-from bftkit_pbft.messages import CommitVote, NewView, Prepare, PrePrepare, Suspect, ViewChange, proposal_digest
+from bftkit_pbft.messages import (
+    CommitVote,
+    NewView,
+    Prepare,
+    PreparedProof,
+    PrePrepare,
+    Suspect,
+    ViewChange,
+    proposal_digest,
+)
+from tests.plugins.pbft.lone import view_change
 
 SPEC = load_engine("pbft")
 ROUGH = Profile(
@@ -381,3 +391,24 @@ def test_who_floods_offers_names_what_does_not_exist():
     assert (first, to) == (Progress(1, 1, 0), 1)
     assert len(set(offer.refs)) == FLOOD_OF_OFFERS
     assert speak(1, StableCheckpoint(offer)) != [], "an answer goes on"
+
+
+def test_who_relabels_puts_true_signatures_under_other_statements():
+    speak = behaviour("relabelling")
+    refs = (ref("a"),)
+    signed = Statement("prepare", 1, 3, proposal_digest(refs))
+    certificate = QuorumCertificate.of(signed, dict.fromkeys(range(3), bytes(64)), 4)
+    change = view_change(0, 2)
+    change = msgspec.structs.replace(change, prepared=(PreparedProof(certificate, refs),))
+    (_, first), (_, other), *decisions = speak(1, change)
+    assert first is change
+    assert other.prepared[0].certificate.signatures == certificate.signatures
+    assert other.prepared[0].certificate.statement != signed
+    labels = {said.entries[0].proof.certificate.statement for _, said in decisions}
+    assert msgspec.structs.replace(signed, kind="commit") in labels
+    assert msgspec.structs.replace(signed, position=4) in labels
+    assert signed not in labels
+    assert all(said.entries[0].refs == refs for _, said in decisions)
+    assert speak(1, change) == [(1, change)], "each message is the occasion once"
+    entry = CommitEntry(3, refs, CommitProof(certificate))
+    assert len(speak(1, Commits((entry,), 3))) > 2

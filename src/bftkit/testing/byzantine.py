@@ -29,6 +29,7 @@ from bftkit.replica.messages import (
 from bftkit.testing import unasked_lies as unasked
 from bftkit.testing.message_mutation import LARGE, leaves, mutations, with_value, without_a_signer
 from bftkit.testing.message_sorts import proposed_batches, sort_of
+from bftkit.testing.relabelled_lies import relabel
 from bftkit.testing.twins_scenarios import PROPOSALS, VIEW_CHANGES, VOTES
 
 Said = list[tuple[ReplicaIndex, Any]]
@@ -404,6 +405,7 @@ BEHAVIOURS: Mapping[str, tuple[tuple[str, ...], Way]] = {
     "misdirecting": (EVERYTHING, Liar.misdirect),
     "forking and withholding": (("proposal", "vote", "body"), Liar.fork_and_withhold),
     "proposing late": (("proposal",), Liar.say_late),
+    "relabelling": (("proposal", "view change", "talk", "answer"), relabel),
     "nagging": (("proposal", "vote", "view change"), unasked.nag),
     "asking for all": (_SIGNED, unasked.ask_for_all),
     "wavering": (EVERYTHING, Liar.waver),

@@ -249,6 +249,10 @@ class Checkers:
         for signer, signature in zip(signers, certificate.signatures, strict=True):
             if not verify(settings.membership.public_key(signer), signed, signature):
                 raise Violation(f"n{member} takes a vote that n{signer} never gave, for {what}")
+            # What a signature covers is a promise of its own: that it is valid here proves nothing.
+            signed_there = self._signed.get((signer, certificate.statement.slot))
+            if signer not in self.suspects and signed_there != certificate.statement.content:
+                raise Violation(f"n{member} takes a vote of n{signer} for what it never voted for, for {what}")
 
     def _prove_checkpoint(self, member: ReplicaIndex, proof: CheckpointCertificate) -> None:
         """Look at a checkpoint that a member forgets by, or whose state it has taken over."""
