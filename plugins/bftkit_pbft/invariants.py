@@ -3,6 +3,7 @@
 Most of it can be seen in what honest members sign, whatever happened in between: crashes, views, lies.
 """
 
+from collections.abc import Container
 from typing import Any
 
 from bftkit.core.certificate import QuorumCertificate
@@ -16,9 +17,11 @@ from bftkit_pbft.messages import (
     PREPARE_KIND,
     VIEW_CHANGE_KIND,
     ViewChange,
+    proposal_digest,
 )
 from bftkit_pbft.state import State
 from bftkit_pbft.view_change import VIEWS_KEPT
+from bftkit_pbft.watching import RELAY, RETRANSMIT, VIEW_CHANGE, WATCH
 
 _OF_A_VIEW = frozenset((PRE_PREPARE_KIND, PREPARE_KIND, COMMIT_KIND))
 
@@ -33,6 +36,8 @@ class PbftInvariants:
         """What prepared, by view and position: nothing else does (PBFT §4.2)."""
         self._decided: dict[int, tuple[int, bytes]] = {}
         """Lowest view in which a position is known to be decided, and what was (PBFT §4.4)."""
+        self._voted: dict[int, dict[tuple[int, bytes], None]] = {}
+        """For each position, the views and proposals for which honest members proposed or voted (PBFT §4.4)."""
         self._view = [0] * members
         self._low = [0] * members
         self._recorded = [(0, 0)] * members
@@ -52,10 +57,12 @@ class PbftInvariants:
             prepared = self._prepared.setdefault((view, position), statement.content)
             if prepared != statement.content:
                 return f"two proposals prepared in view {view} at position {position}"
-        if kind in (PREPARE_KIND, COMMIT_KIND):
+        if kind in _OF_A_VIEW:
+            self._voted.setdefault(position, {})[view, statement.content] = None
             decided = self._decided.get(position)
             if decided is not None and view > decided[0] and statement.content != decided[1]:
-                return f"in view {view} it votes against what view {decided[0]} decided at position {position}"
+                does = "proposes" if kind == PRE_PREPARE_KIND else "votes"
+                return f"in view {view} it {does} against what view {decided[0]} decided at position {position}"
         return None
 
     def decided(self, position: int, certificate: QuorumCertificate) -> str | None:
@@ -66,6 +73,35 @@ class PbftInvariants:
             return f"position {position} is decided twice, differently"
         if known is None or statement.view < known[0]:
             self._decided[position] = (statement.view, statement.content)
+        for view, content in self._voted.get(position, {}):
+            if view > statement.view and content != statement.content:
+                return f"members voted in view {view} against what view {statement.view} decided at position {position}"
+        return None
+
+    def landmarks(self, engine: Any) -> Any:
+        """Return what differs whenever a view, a mark or what is known of the others' views has moved."""
+        state: State = engine.state
+        kept = sum(map(len, state.view_changes))
+        return state.view, state.active, state.low, state.committed, kept, len(state.candidates)
+
+    def forgotten(self, engine: Any, running: Container[str]) -> str | None:
+        """Say which work has no timer of its kind: batches, proposals, view changes (PBFT §4.4, §4.5.2)."""
+        state: State = engine.state
+        if state.sealed is not None:
+            return None
+        undecided = state.top > state.committed or state.committed < state.low
+        if (undecided or not state.active or state.candidates) and RETRANSMIT not in running:
+            return "words to be said again"
+        if not state.active:
+            left = sum(
+                max(max(kept, default=0), spoken) >= state.view
+                for kept, spoken in zip(state.view_changes, state.spoken, strict=True)
+            )
+            return "members for a new view" if left >= state.quorum.quorum and VIEW_CHANGE not in running else None
+        if (any(state.watched) or state.top > state.committed) and WATCH not in running:
+            return "batches for the primary"
+        if state.unoffered and state.primary != state.own and RELAY not in running:
+            return "batches to be offered"
         return None
 
     def stepped(self, member: ReplicaIndex, engine: Any) -> str | None:
@@ -100,9 +136,23 @@ class PbftInvariants:
 
 
 def _proved(state: State, message: ViewChange) -> bool:
-    """Say whether the certificates in a VIEW-CHANGE, C and P, have as many signers as they must (PBFT §4.4)."""
-    needed = state.quorum.quorum
+    """Say whether the certificates in a VIEW-CHANGE, C and P, are what they must be (PBFT §4.4).
+
+    They have a quorum of members as signers, each with a signature, and prove what they stand for.
+    """
     checkpoint = message.checkpoint.certificate
-    if checkpoint is not None and len(checkpoint.signers) < needed:
+    if checkpoint is not None and not _is_of_quorum(state, checkpoint):
         return False
-    return all(len(proof.certificate.signers) >= needed for proof in message.prepared)
+    return all(
+        _is_of_quorum(state, proof.certificate)
+        and proof.certificate.statement.kind == PREPARE_KIND
+        and proof.certificate.statement.view < message.view
+        and proof.certificate.statement.content == proposal_digest(proof.refs)
+        for proof in message.prepared
+    )
+
+
+def _is_of_quorum(state: State, certificate: QuorumCertificate) -> bool:
+    signers, members = certificate.signers, state.quorum.members
+    enough = state.quorum.quorum <= len(signers) == len(certificate.signatures)
+    return enough and all(signer < members for signer in signers)

@@ -11,13 +11,16 @@ import pytest
 from bftkit.core.batch import BatchRef
 from bftkit.core.ids import canonical
 from bftkit.core.log import CommitEntry, CommitProof
-from bftkit.core.outputs import SetTimer
 from bftkit.plugins import load_engine
+from bftkit.replica.catch_up import _Download
 from bftkit.replica.dissemination import BEYOND_QUOTA
 from bftkit.replica.inputs import Submission
+from bftkit.runtime.node import SNAPSHOT_DIRECTORY
+from bftkit.storage.snapshots import SUFFIX
 from bftkit.testing.bounds import Bounds
 from bftkit.testing.checkers import MEASURE_AGAIN, Violation
 from bftkit.testing.client import MOST_COMMANDS, longest
+from bftkit.testing.idleness import Idleness
 from bftkit.testing.profile import Profile, draw_profile
 from bftkit.testing.simulation import finish, make_world, run_schedule
 from bftkit.testing.workload import LIMITS
@@ -125,6 +128,54 @@ def vote_for_checkpoints(node) -> None:
     checkpoints._own = dict.fromkeys(range(2, 40, 2))
 
 
+def count_checkpoint_votes(node) -> None:
+    node.replica.checkpoints._tallies = dict.fromkeys(range(9))
+
+
+def keep_roots(node) -> None:
+    node.replica.commits._roots.update((position, (1, b"")) for position in range(100))
+
+
+def keep_states(node) -> None:
+    node.application._stage._kept.update(dict.fromkeys(range(4)))
+
+
+def keep_longer(node) -> None:
+    node.replica.payloads._keep_through.update((ref(number).digest, 1) for number in range(60))
+
+
+def take_offers(node) -> None:
+    node.replica.payloads._offered[2] = 65
+
+
+def remember_requests(node) -> None:
+    node.replica.mempool._known_keys.add(b"forgotten")
+
+
+def crowd(node) -> None:
+    node.edge._readers._gathering.extend([None] * 1_025)
+
+
+def download_more(node) -> None:
+    node.replica.catch_up.download = _Download(node.replica.checkpoints.stable, 100, 1)
+    node.replica.catch_up.download.received = 101
+
+
+def trim_nothing(node) -> None:
+    node.log._segments = {1: None, 10: None}
+    node.trimmed_below = 10
+
+
+def log_much(node) -> None:
+    node.log._segments = {1: None, 2: None}
+    node.log._next_index = 1_000
+
+
+def keep_snapshots(node) -> None:
+    for number in range(4):
+        node.disk.open_append(f"{SNAPSHOT_DIRECTORY}/{number}{SUFFIX}")
+
+
 def hold_outputs(node) -> None:
     node.gate._waiting.extend((1 << 40, None) for _ in range(40 * 4 * 6 + 1))
 
@@ -147,16 +198,27 @@ def hold_outputs(node) -> None:
         (keep_results, "kept results of a session where there may be 5"),
         (keep_long_results, "41 bytes of a session's results where there may be 40"),
         (vote_for_checkpoints, "19 own checkpoint votes"),
+        (count_checkpoint_votes, "9 checkpoints whose votes are counted where there may be 8"),
+        (keep_roots, "roots where"),
+        (keep_states, "4 states that wait for a certificate where there may be 3"),
+        (keep_longer, "batches that are kept longer"),
+        (take_offers, "65 bodies that n2 offers where there may be 64"),
+        (remember_requests, "1 requests on their way where there may be 0"),
+        (crowd, "1025 readers where there may be 1024"),
+        (download_more, "101 bytes of a state on its way here where there may be 100"),
+        (trim_nothing, "1 segments behind one that is needless where there may be 0"),
+        (log_much, "998 records of the log"),
+        (keep_snapshots, "snapshots on the disk where there may be 3"),
     ],
 )
-def test_whatever_grows_beyond_its_limit_is_found(tamper, what):
+def test_whatever_grows_beyond_its_limit_is_found(monkeypatch, tamper, what):
     world = world_of()
     node = world.nodes[0]
     bounds = Bounds(world.settings)
     assert bounds.problem(node) is None
     tamper(node)
     assert what in (bounds.problem(node) or "")
-    node._timers.set(SetTimer("engine/anything", 1_000))
+    monkeypatch.setattr(Idleness, "problem", lambda self, node: None)
     with pytest.raises(Violation, match="n0 keeps"):
         for _ in range(MEASURE_AGAIN):
             node.world.checkers.stepped(node)
@@ -165,9 +227,10 @@ def test_whatever_grows_beyond_its_limit_is_found(tamper, what):
 def test_what_was_found_at_the_start_is_held_against_nobody():
     world = world_of()
     node = world.nodes[0]
-    charge(node)
     bounds = Bounds(world.settings)
-    assert bounds.problem(node) is not None
+    for tamper in (charge, log_much, keep_snapshots):
+        tamper(node)
+        assert bounds.problem(node) is not None
     bounds.begins(node)
     assert bounds.problem(node) is None
 

@@ -22,7 +22,6 @@ from bftkit.replica.messages import CheckpointVote, Commits, FetchCommits, Offer
 from bftkit.testing.byzantine import (
     BEHAVIOURS,
     EVERYTHING,
-    FLOOD_OF_BODIES,
     PATIENCE,
     Behaviour,
     draw_behaviour,
@@ -33,9 +32,20 @@ from bftkit.testing.message_mutation import mutations
 from bftkit.testing.mutants import Schedules, applied, load_mutants
 from bftkit.testing.profile import Profile
 from bftkit.testing.simulation import finish, make_world
+from bftkit.testing.unasked_lies import FLOOD_OF_BODIES, FLOOD_OF_CHECKPOINTS, FLOOD_OF_OFFERS
 from bftkit.testing.verify_stage import VerifyStage
 from bftkit.testing.world import World
-from bftkit_pbft.messages import CommitVote, NewView, Prepare, PrePrepare, Suspect, ViewChange, proposal_digest
+from bftkit_pbft.messages import (
+    CommitVote,
+    NewView,
+    Prepare,
+    PreparedProof,
+    PrePrepare,
+    Suspect,
+    ViewChange,
+    proposal_digest,
+)
+from tests.plugins.pbft.lone import view_change
 
 SPEC = load_engine("pbft")
 ROUGH = Profile(
@@ -354,3 +364,42 @@ def test_no_single_change_of_a_message_around_a_change_of_views_does_harm(part):
     assert any(one.prepared for one, _ in changes if isinstance(one, ViewChange)), "P is not empty"
     assert any(one.proposals for one, _ in changes if isinstance(one, NewView)), "nor is O"
     expect_no_harm(with_a_change_of_views, [*on_the_way, *beside[::4]][part::PARTS])
+
+
+def test_who_floods_checkpoints_votes_for_one_position_after_the_other():
+    speak = behaviour("flooding checkpoints")
+    roots = (bytes(32),) * 3
+    for position in (4, 8):
+        (_, vote), *besides = speak(1, CheckpointVote(Checkpoint(position, 1, *roots)))
+    assert vote.checkpoint.position == 8
+    positions = [said.checkpoint.position for _, said in besides]
+    assert positions == [8 + 4 * step for step in range(1, FLOOD_OF_CHECKPOINTS)]
+
+
+def test_who_floods_offers_names_what_does_not_exist():
+    speak = behaviour("flooding offers")
+    (_, first), (to, offer) = speak(1, Progress(1, 1, 0))
+    assert (first, to) == (Progress(1, 1, 0), 1)
+    assert len(set(offer.refs)) == FLOOD_OF_OFFERS
+    assert speak(1, StableCheckpoint(offer)) != [], "an answer goes on"
+
+
+def test_who_relabels_puts_true_signatures_under_other_statements():
+    speak = behaviour("relabelling")
+    refs = (ref("a"),)
+    signed = Statement("prepare", 1, 3, proposal_digest(refs))
+    certificate = QuorumCertificate.of(signed, dict.fromkeys(range(3), bytes(64)), 4)
+    change = view_change(0, 2)
+    change = msgspec.structs.replace(change, prepared=(PreparedProof(certificate, refs),))
+    (_, first), (_, other), *decisions = speak(1, change)
+    assert first is change
+    assert other.prepared[0].certificate.signatures == certificate.signatures
+    assert other.prepared[0].certificate.statement != signed
+    labels = {said.entries[0].proof.certificate.statement for _, said in decisions}
+    assert msgspec.structs.replace(signed, kind="commit") in labels
+    assert msgspec.structs.replace(signed, position=4) in labels
+    assert signed not in labels
+    assert all(said.entries[0].refs == refs for _, said in decisions)
+    assert speak(1, change) == [(1, change)], "each message is the occasion once"
+    entry = CommitEntry(3, refs, CommitProof(certificate))
+    assert len(speak(1, Commits((entry,), 3))) > 2

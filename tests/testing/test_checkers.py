@@ -331,10 +331,17 @@ def test_a_decision_needs_the_votes_of_a_quorum_truly_given():
         certificate = QuorumCertificate.of(statement, votes, 4)
         return Execute(1, 1, (ref(1),), certificate, False, False)
 
-    def judge(votes: dict[int, bytes]) -> None:
-        Checkers(None, None, world.settings, world.signatures.verify).executing(0, decided(votes))
+    def judge(votes: dict[int, bytes], voters: int = 3, suspects: tuple[int, ...] = ()) -> None:
+        checkers = Checkers(None, None, world.settings, world.signatures.verify)
+        checkers.suspects.update(dict.fromkeys(suspects, "a liar"))
+        for index in range(voters):
+            checkers.signs(index, statement)
+        checkers.executing(0, decided(votes))
 
     judge(votes)
+    with pytest.raises(Violation, match="a vote of n2 for what it never voted for"):
+        judge(votes, voters=2)
+    judge(votes, voters=2, suspects=(2,))
     with pytest.raises(Violation, match="takes 2 votes"):
         judge({index: votes[index] for index in (0, 1)})
     with pytest.raises(Violation, match="a vote that n2 never gave"):
@@ -353,6 +360,8 @@ def test_a_checkpoint_needs_the_votes_of_a_quorum_and_the_roots_of_the_log():
         votes = {index: world.signatures.sign(key(index), signed) for index in range(signers)}
         certificate = QuorumCertificate.of(statement, votes, 4) if signers else None
         checkers = Checkers(None, None, world.settings, world.signatures.verify)
+        for index in range(signers):
+            checkers.signs(index, statement)
         checkers.executing(0, execute(1, 1, ref(1)))
         checkers.roots_at_position(0, 1, (right.state_root, right.sessions_root))
         checkers.reported(1, Report(event, "position 1", CheckpointCertificate(checkpoint, certificate)))
@@ -377,6 +386,7 @@ def begun_again(position: int, stable: int, *, rotten: bool = False) -> None:
     assert finish(world).ok
     node, checkers = world.nodes[2], world.checkers
     node.rotten = rotten
+    checkers._idleness.problem = lambda node: None  # what it ought to do about that is no part of this
     checkers.recorded(node)
     checkers.lost_memory(2)
     commits, checkpoints = node.replica.commits, node.replica.checkpoints

@@ -47,16 +47,16 @@ def test_a_timer_runs_out_once_after_its_delay():
     assert len(watched.run(1_000)) == 1
 
 
-def test_to_tell_others_how_far_one_is_brings_no_work_on():
+def test_the_timers_of_the_engine_are_told_apart():
     watched = Watched()
-    assert not watched.timers.move_work
     watched.timers.set(SetTimer(PROGRESS_TIMER, 30))
-    assert not watched.timers.move_work
     watched.timers.set(SetTimer("engine/view", 20))
-    assert watched.timers.move_work
+    watched.timers.set(SetTimer("engine/relay", 40))
+    assert watched.timers.of_engine == {"view", "relay"}
     watched.run(25)
-    assert len(watched.timers) == 1
-    assert not watched.timers.move_work
+    assert watched.timers.of_engine == {"relay"}
+    watched.timers.cancel(CancelTimer("engine/relay"))
+    assert watched.timers.of_engine == set()
 
 
 def test_a_timer_that_is_set_again_runs_out_later_and_once():
@@ -143,12 +143,12 @@ def test_a_leap_of_the_clock_brings_deadlines_nearer():
 def test_the_member_itself_leaps_with_its_timers():
     watched = Watched()
     node = watched.node
-    node._timers.set(SetTimer("node/sync", 50_000))
+    node.timers.set(SetTimer("node/sync", 50_000))
     before = node.clock.now_ms()
     node.leap(60_000)
     assert node.clock.now_ms() == before + 60_000
     watched.run(1)
-    assert "node/sync" not in node._timers
+    assert "node/sync" not in node.timers
 
 
 def test_timers_die_with_the_life_that_set_them():

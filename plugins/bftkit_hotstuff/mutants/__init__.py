@@ -1,6 +1,6 @@
 """HotStuff, broken on purpose; see `bftkit.testing.mutants`."""
 
-from bftkit_hotstuff.mutants import certificates, chains, restarts, rounds, undecided, votes
+from bftkit_hotstuff.mutants import certificates, chains, restarts, rounds, timers, undecided, votes
 
 MUTANTS = (
     *votes.MUTANTS,
@@ -9,5 +9,6 @@ MUTANTS = (
     *certificates.MUTANTS,
     *restarts.MUTANTS,
     *undecided.MUTANTS,
+    *timers.MUTANTS,
 )
 """All of them."""

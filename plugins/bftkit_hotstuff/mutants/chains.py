@@ -26,7 +26,7 @@ from bftkit_hotstuff.messages import (
     TimeoutCertificate,
     TimeoutVote,
 )
-from bftkit_hotstuff.mutants.schedules import calm, rough
+from bftkit_hotstuff.mutants.schedules import THREE_CHAIN, calm, rough
 from bftkit_hotstuff.rules import RULES, follows
 from bftkit_hotstuff.state import State, initial_state
 from bftkit_hotstuff.voting import cast_vote
@@ -166,7 +166,7 @@ MUTANTS = (
         "Certified blocks count as a chain though a round lies between them (HotStuff §5; relab/hotstuff, vulnfhs.go).",
         "bftkit_hotstuff.rules:is_unbroken",
         _without_rounds,
-        (Played(GAPS, "hotstuff"),),
+        (rough(), Played(GAPS, "hotstuff")),
     ),
     Mutant(
         "hotstuff: parents are not looked at",
@@ -180,7 +180,7 @@ MUTANTS = (
         "Two blocks in a row decide, where locks and votes are those of three.",
         "bftkit_hotstuff.rules:ThreeChain.chain_length",
         lambda original: 2,
-        (Check(_three_are_needed),),
+        (rough(settings=THREE_CHAIN), Check(_three_are_needed)),
     ),
     Mutant(
         "hotstuff: nothing is locked",

@@ -26,13 +26,29 @@ from bftkit_hotstuff.messages import (
     TimeoutVote,
     Voted,
 )
-from bftkit_hotstuff.mutants.schedules import rough
+from bftkit_hotstuff.mutants.schedules import THREE_CHAIN, rough
 
 
 def _forgets_its_vote(original: Any) -> Any:
     def restore(context: Any, checkpoint: Any, records: Any) -> Any:
         state = original(context, checkpoint, records)
         state.voted_round, state.voted_block, state.gave_up, state.proposal = 0, b"", None, None
+        return state
+
+    return restore
+
+
+def _overlooks_what_it_gave_up(original: Any) -> Any:
+    def restore(context: Any, checkpoint: Any, records: Any) -> Any:
+        return original(context, checkpoint, [record for record in records if not isinstance(record, GaveUp)])
+
+    return restore
+
+
+def _unlocked(original: Any) -> Any:
+    def restore(context: Any, checkpoint: Any, records: Any) -> Any:
+        state = original(context, checkpoint, records)
+        state.lock = None
         return state
 
     return restore
@@ -107,6 +123,20 @@ MUTANTS = (
         "bftkit_hotstuff.restart:restore",
         _forgets_its_vote,
         (rough(),),
+    ),
+    Mutant(
+        "hotstuff: what was given up is forgotten",
+        "A replica that restarts may vote in a round after its TIMEOUT (Jolteon Fig. 2, Timeout).",
+        "bftkit_hotstuff.restart:restore",
+        _overlooks_what_it_gave_up,
+        (rough(),),
+    ),
+    Mutant(
+        "hotstuff: the lock is forgotten",
+        "A replica that restarts is locked on nothing (HotStuff Algorithm 5).",
+        "bftkit_hotstuff.restart:restore",
+        _unlocked,
+        (rough(settings=THREE_CHAIN),),
     ),
     Mutant(
         "hotstuff: the newest certificate is forgotten",

@@ -19,7 +19,7 @@ from bftkit.testing.mutants import Check, Mutant
 from bftkit_hotstuff import rules, voting
 from bftkit_hotstuff.config import HotStuffOptions
 from bftkit_hotstuff.messages import GENESIS_QC, VOTE_KIND, Block, Proposal, TimeoutCertificate, TimeoutVote
-from bftkit_hotstuff.mutants.schedules import calm, rough
+from bftkit_hotstuff.mutants.schedules import aimed, calm, rough
 from bftkit_hotstuff.state import initial_state
 
 
@@ -118,6 +118,17 @@ def _what_was_proposed_waits_on() -> str | None:
     return None if state.pending.holds(ref) else "it does not"
 
 
+def _newest_lock(original: Any) -> Any:
+    def cast_vote(state: Any, node: Any, out: list[Any]) -> None:
+        parent = state.tree.parent(node)
+        lock = state.rules.lock_of(node.block, parent.block if parent is not None else None)
+        original(state, node, out)
+        if lock is not None:
+            state.lock = lock
+
+    return cast_vote
+
+
 def _wherever(original: Any) -> Any:
     return lambda state, node: state.rules.may_vote(node.block, None, None) and node.round == state.round
 
@@ -178,6 +189,13 @@ MUTANTS = (
         "bftkit_hotstuff.voting:may_vote",
         _wherever,
         (rough(),),
+    ),
+    Mutant(
+        "hotstuff: the lock falls",
+        "A vote locks what it says, also where an earlier one has locked a later block (HotStuff Algorithm 5).",
+        "bftkit_hotstuff.voting:cast_vote",
+        _newest_lock,
+        (aimed(rules="three_chain"),),
     ),
 )
 """All of them."""

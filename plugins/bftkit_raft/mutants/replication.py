@@ -163,7 +163,7 @@ MUTANTS = (
         "An entry of an earlier term counts as committed when a quorum holds it (Raft §3.6.2; logcabin#44).",
         "bftkit_raft.replication:commit_by_counting",
         _by_counting,
-        (Check(_copies_of_an_old_entry_are_not_enough),),
+        (Schedules("raft", 3, TERMS), Check(_copies_of_an_old_entry_are_not_enough)),
     ),
     Mutant(
         "raft: one acknowledgement is enough",

@@ -45,6 +45,11 @@ class Checkpoints:
         """Count one's own votes that are remembered."""
         return len(self._own)
 
+    @property
+    def counted(self) -> int:
+        """Count the positions whose votes are being counted."""
+        return len(self._tallies)
+
     def unstable_votes(self) -> tuple[CheckpointVote, ...]:
         """List one's own votes above the stable checkpoint."""
         return tuple(vote for position, vote in self._own.items() if position > self.stable.position)

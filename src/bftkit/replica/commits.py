@@ -123,6 +123,11 @@ class CommitLog:
         return next(iter(self._record_index.values()), None)
 
     @property
+    def root_count(self) -> int:
+        """Count the checkpoint positions whose height and log root are remembered."""
+        return len(self._roots)
+
+    @property
     def waiting(self) -> int:
         """Count the decided positions that the application has not reported."""
         return self.position - self.executed

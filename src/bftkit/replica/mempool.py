@@ -141,6 +141,21 @@ class Mempool:
         return self._collecting_bytes
 
     @property
+    def waiting_requests(self) -> int:
+        """Count the requests that are not in a batch yet."""
+        return len(self._collecting)
+
+    @property
+    def batched_requests(self) -> int:
+        """Count the requests in the own batches of this life that are not decided."""
+        return sum(map(len, self._keys_of_batch.values()))
+
+    @property
+    def known_requests(self) -> int:
+        """Count the requests that are not taken once more, because they are on their way."""
+        return len(self._known_keys)
+
+    @property
     def waiting_commands(self) -> int:
         """Count the commands that are not in a batch yet."""
         return sum(submission.count for submission in self._collecting)

@@ -243,9 +243,23 @@ class Payloads:
         return tuple(wanted.ref for wanted in self._wanted.values())
 
     @property
+    def is_fetching(self) -> bool:
+        """Say whether a body is being fetched."""
+        return bool(self._wanted)
+
+    @property
     def decided_count(self) -> int:
         """Count the batches of which it is remembered where they were decided."""
         return len(self._decided_at)
+
+    @property
+    def kept_longer_count(self) -> int:
+        """Count the batches that are kept longer than where they were decided asks for."""
+        return len(self._keep_through)
+
+    def offered_count(self, member: ReplicaIndex) -> int:
+        """Count the bodies that are on their way here for no other reason than that a member offers them."""
+        return self._offered[member]
 
     def __len__(self) -> int:
         return len(self._held) + len(self._storing)

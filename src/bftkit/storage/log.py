@@ -150,6 +150,12 @@ class Log:
         return self._mark.first_index
 
     @property
+    def segments(self) -> tuple[int, ...]:
+        """Index of the first record of each segment that is held, ascending."""
+        with self._memory:
+            return tuple(sorted(self._segments))
+
+    @property
     def next_index(self) -> int:
         """Index that the next append will get."""
         return self._next_index

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from bftkit.core.ids import ReplicaIndex
 from bftkit.replica.outputs import STATES_KEPT
-from bftkit.replica.payloads import MAX_OFFERED
 from bftkit.replica.settings import ReplicaSettings
+from bftkit.runtime.node import SNAPSHOT_DIRECTORY
+from bftkit.storage.snapshots import SUFFIX
 
 if TYPE_CHECKING:
     from bftkit.testing.node import SimulatedNode
@@ -31,6 +32,17 @@ OUTPUTS_OF_A_POSITION = 40
 LOST_SNAPSHOTS = 1
 """Snapshots in a row that are made and not kept, or that would be due while a member catches up."""
 
+RECORDS_OF_A_POSITION = 8
+"""Records of the log for each decided position and batch: its body, its decision, what was signed about it."""
+
+OFFERED_BODIES = 64
+CHECKPOINTS_COUNTED = 8
+STATES_AT_ONCE = 3
+SNAPSHOT_FILES = 3
+READERS_AT_ONCE = 1_024
+"""Numbers that the product has under other names, written down once more: a limit that is read where it is kept would
+move with it."""
+
 
 class Bounds:
     """The limits of one group, and what each member found on its disk when it started: no quota holds for that."""
@@ -45,6 +57,8 @@ class Bounds:
         """Decided positions that are kept from one snapshot to the next, with those kept for the window's sake."""
         self._charged_at_start: dict[ReplicaIndex, list[int]] = {}
         self._decided_at_start: dict[ReplicaIndex, int] = {}
+        self._records_at_start: dict[ReplicaIndex, int] = {}
+        self._snapshots_at_start: dict[ReplicaIndex, int] = {}
         self.widest = 1
         """Batches of the largest position that was decided."""
 
@@ -52,10 +66,21 @@ class Bounds:
         """Note what a member has found on its disk, or goes on from."""
         self._charged_at_start[node.index] = list(node.replica.mempool.charged)
         self._decided_at_start[node.index] = node.replica.payloads.decided_count
+        self._records_at_start[node.index] = _span(node)
+        self._snapshots_at_start[node.index] = _snapshot_files(node)
 
     def problem(self, node: "SimulatedNode") -> str | None:
         """Say of what a member holds too much, or None."""
-        for sizes in (self._engine_side, self._batches, self._quotas, self._sessions, self._states):
+        every = (
+            self._engine_side,
+            self._batches,
+            self._quotas,
+            self._requests,
+            self._disk,
+            self._sessions,
+            self._states,
+        )
+        for sizes in every:
             for what, size, limit in sizes(node):
                 if size > limit:
                     return f"{size} {what} where there may be {limit}"
@@ -68,6 +93,8 @@ class Bounds:
         yield "signed slots", len(replica.guard), votes
         stable, commits = replica.checkpoints.stable.position, replica.commits
         yield "own checkpoint votes", replica.checkpoints.own_count, 1 + (commits.position - stable) // commits.interval
+        yield "checkpoints whose votes are counted", replica.checkpoints.counted, CHECKPOINTS_COUNTED
+        yield "roots", commits.root_count, 2 + (commits.position - commits.base) // commits.interval
 
     def _batches(self, node: "SimulatedNode") -> Iterator[tuple[str, int, int]]:
         replica = node.replica
@@ -77,8 +104,11 @@ class Bounds:
         decided = payloads.decided_count
         yield "decided batches", decided, named + self._decided_at_start.get(node.index, 0)
         yield "bodies", len(payloads), decided + len(replica.mempool)
-        yield "missing bodies", len(payloads.missing), named + MAX_OFFERED * self._members
+        yield "missing bodies", len(payloads.missing), named + OFFERED_BODIES * self._members
         yield "bodies that the engine waits for", len(replica.asked.refs), VIEWS_AT_ONCE * named
+        yield "batches that are kept longer", payloads.kept_longer_count, decided
+        for member in range(self._members):
+            yield f"bodies that n{member} offers", payloads.offered_count(member), OFFERED_BODIES
 
     def _quotas(self, node: "SimulatedNode") -> Iterator[tuple[str, int, int]]:
         mempool, tuning = node.replica.mempool, self._tuning
@@ -89,6 +119,22 @@ class Bounds:
             yield f"batches that n{member} answers for", charged, tuning.origin_batches + at_start[member] + own
         yield "own batches on their way", mempool.in_flight, tuning.max_batches_in_flight
         yield "bytes of requests that wait", mempool.waiting_bytes, tuning.collect_bytes
+
+    def _requests(self, node: "SimulatedNode") -> Iterator[tuple[str, int, int]]:
+        mempool, download = node.replica.mempool, node.replica.state_transfer.download
+        yield "requests on their way", mempool.known_requests, mempool.waiting_requests + mempool.batched_requests
+        yield "readers", node.edge.readers, READERS_AT_ONCE
+        if download is not None:
+            yield "bytes of a state on its way here", download.received, download.size
+
+    def _disk(self, node: "SimulatedNode") -> Iterator[tuple[str, int, int]]:
+        needless = sum(first <= node.trimmed_below for first in node.log.segments[1:])
+        yield "segments behind one that is needless", needless, 0
+        positions = (2 + LOST_SNAPSHOTS) * self._between
+        records = RECORDS_OF_A_POSITION * self.widest * positions + VOTES_OF_A_VIEW * (node.replica.engine.view + 1)
+        yield "records of the log", _span(node), records + self._records_at_start.get(node.index, 0)
+        files = max(SNAPSHOT_FILES, self._snapshots_at_start.get(node.index, 0))
+        yield "snapshots on the disk", _snapshot_files(node), files
 
     def _sessions(self, node: "SimulatedNode") -> Iterator[tuple[str, int, int]]:
         sessions, limits = node.executor.sessions, self._limits
@@ -104,3 +150,13 @@ class Bounds:
         if durable is not None:
             needless = sum(1 for position in kept if position <= durable[0].position)
             yield "states in memory that a durable one makes needless", needless, 0
+
+
+def _span(node: "SimulatedNode") -> int:
+    """Count the records in all segments of a member's log but the oldest, of which a part may be needless."""
+    return node.log.next_index - (node.log.segments[1:2] or (node.log.next_index,))[0]
+
+
+def _snapshot_files(node: "SimulatedNode") -> int:
+    """Count the snapshots on a member's disk."""
+    return sum(path.startswith(SNAPSHOT_DIRECTORY) and path.endswith(SUFFIX) for path in node.disk.paths)

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from bftkit.core.batch import BatchBody, BatchRef
+from bftkit.core.batch import BatchBody
 from bftkit.core.engine import EngineSpec
 from bftkit.core.ids import ReplicaIndex
 from bftkit.core.statement import SignedMessage
@@ -22,15 +22,13 @@ from bftkit.replica.messages import (
     FetchBodies,
     FetchCommits,
     FetchSnapshot,
-    OfferBodies,
-    Progress,
     SnapshotChunk,
-    StableCheckpoint,
 )
+from bftkit.testing import unasked_lies as unasked
 from bftkit.testing.lying_answers import cut_answers, drip_states, feed_enormous_states
-from bftkit.testing.made_up_messages import invented_requests, made_up_questions, made_up_talk, same_requests_again
-from bftkit.testing.message_mutation import LARGE, Path, leaves, mutations, with_value, without_a_signer
-from bftkit.testing.message_sorts import sort_of
+from bftkit.testing.message_mutation import LARGE, leaves, mutations, with_value, without_a_signer
+from bftkit.testing.message_sorts import proposed_batches, sort_of
+from bftkit.testing.relabelled_lies import relabel
 from bftkit.testing.twins_scenarios import PROPOSALS, VIEW_CHANGES, VOTES
 
 Said = list[tuple[ReplicaIndex, Any]]
@@ -38,9 +36,6 @@ Said = list[tuple[ReplicaIndex, Any]]
 
 Behaviour = Callable[[ReplicaIndex, Any], Said]
 """Takes a receiver and the message for it, unsigned; returns what is sent instead."""
-
-MakeBody = Callable[[BatchBody, ReplicaIndex, Random], BatchBody]
-"""Makes a body of another one."""
 
 HELD = 24
 """Messages that a liar holds back at most; then the oldest one goes."""
@@ -50,9 +45,6 @@ DEEPEST_NUMBER = 2
 
 FLOOD = 6
 """How many messages a flooding liar makes of one."""
-
-FLOOD_OF_BODIES = 12
-"""How many batches it makes of one of its own."""
 
 PATIENCE = 3
 """How often a message must be repeated until a reluctant liar says it."""
@@ -85,22 +77,6 @@ def kind_of(message: Any) -> str:
 
 
 _SORTS = {PROPOSALS: "proposal", VOTES: "vote", VIEW_CHANGES: "view change"}
-
-
-def proposed_batches(message: Any) -> tuple[Path, tuple[BatchRef, ...]]:
-    """Return where in a message or one of its parts batches are named, and the batches; nothing where they are not."""
-    parts: list[Path] = []
-    for name in message.__struct_fields__:
-        value = getattr(message, name)
-        if isinstance(value, tuple) and value and all(isinstance(one, BatchRef) for one in value):
-            return (name,), value
-        if isinstance(value, msgspec.Struct):
-            parts.append((name,))
-    for place in parts:
-        path, refs = proposed_batches(getattr(message, str(place[0])))
-        if path:
-            return (*place, *path), refs
-    return (), ()
 
 
 class Liar:
@@ -187,9 +163,10 @@ class Liar:
 
     def say_late(self, to: ReplicaIndex, message: Any) -> Said:
         """Say only what was to be said several times: about as late as others bear."""
-        return [(to, message)] if self._count(to, message) >= PATIENCE else []
+        return [(to, message)] if self.count(to, message) >= PATIENCE else []
 
-    def _count(self, to: ReplicaIndex, message: Any) -> int:
+    def count(self, to: ReplicaIndex, message: Any) -> int:
+        """Count how often a message was to be said to somebody, this time included."""
         times = self.times[to, message] = self.times.get((to, message), 0) + 1
         return times
 
@@ -326,52 +303,6 @@ class Liar:
         """Leave one signer out of every certificate."""
         return [(to, without_a_signer(message))]
 
-    def offer_nothing(self, to: ReplicaIndex, message: Any) -> Said:
-        """Offer batches that do not exist, and claim a checkpoint for them."""
-        if not isinstance(message, OfferBodies | Progress | StableCheckpoint):
-            return [(to, message)]
-        invented = BatchRef(self.random.randbytes(32), self.own, 1, 10)
-        return [(to, message), (to, OfferBodies((invented,)))]
-
-    # -- bodies that nobody had a reason to send ------------------------------------------------------
-
-    def _besides(self, body: BatchBody, make: MakeBody, count: int) -> list[BatchBody]:
-        """Make so many bodies of one, the same for all who are sent it."""
-        if body.ref.digest not in self.made_up:
-            self.made_up[body.ref.digest] = [make(body, self.own, self.random) for _ in range(count)]
-        return self.made_up[body.ref.digest]
-
-    def invent(self, to: ReplicaIndex, message: Any) -> Said:
-        """Put requests on their way that no client has made."""
-        return [(to, message), *((to, body) for body in self._besides(message, invented_requests, 1))]
-
-    def flood_bodies(self, to: ReplicaIndex, message: Any) -> Said:
-        """Put the same requests on their way again and again, beyond every quota."""
-        digest = message.ref.digest
-        if message.ref.origin != self.own or digest in self.flooded or self._count(to, digest) > 1:
-            return [(to, message)]  # the flood of a flood would never end
-        bodies = self._besides(message, same_requests_again, FLOOD_OF_BODIES)
-        self.flooded.update(body.ref.digest for body in bodies)
-        return [(to, message), *((to, body) for body in bodies)]
-
-    # -- lies that need no message at all -------------------------------------------------------------
-
-    def nag(self, to: ReplicaIndex, message: Any) -> Said:
-        """Suspect every leader, and ask about everything that the engine knows, with each new message."""
-        if self._count(to, message) > 1:
-            return [(to, message)]  # the answers to an answer would never end
-        return [(to, message), *((to, talk) for talk in made_up_talk(self.spec, message.statement(), to))]
-
-    def ask_for_all(self, to: ReplicaIndex, message: Any) -> Said:
-        """Ask for all that replicas hand out, with each new message."""
-        if self._count(to, message) > 1:
-            return [(to, message)]
-        for ref in proposed_batches(message)[1]:
-            if ref.digest not in self.heard:
-                self.heard.append(ref.digest)
-        questions = made_up_questions(message.statement().position, tuple(self.heard))
-        return [(to, message), *((to, question) for question in questions)]
-
     # -- several at once ------------------------------------------------------------------------------
 
     def waver(self, to: ReplicaIndex, message: Any) -> Said:
@@ -422,8 +353,8 @@ BEHAVIOURS: Mapping[str, tuple[tuple[str, ...], Way]] = {
     "withholding bodies": (("body",), Liar.drop),
     "bodies for one": (("body",), Liar.drop_but_for_one),
     "bodies for half": (("body",), Liar.drop_for_half),
-    "inventing requests": (("body",), Liar.invent),
-    "flooding bodies": (("body",), Liar.flood_bodies),
+    "inventing requests": (("body",), unasked.invent),
+    "flooding bodies": (("body",), unasked.flood_bodies),
     "wrong bodies": (("body",), Liar.wrong_body),
     "stale": (EVERYTHING, Liar.repeat_old),
     "stale votes": (("vote",), Liar.repeat_old),
@@ -444,9 +375,11 @@ BEHAVIOURS: Mapping[str, tuple[tuple[str, ...], Way]] = {
     "cutting answers": (("answer",), cut_answers),
     "dripping states": (("answer",), drip_states),
     "enormous states": (EVERYTHING, feed_enormous_states),
-    "offering nothing": (("answer",), Liar.offer_nothing),
+    "offering nothing": (("answer",), unasked.offer_nothing),
     "thin certificates": (("view change", "answer", "talk"), Liar.thin_out),
     "flooding votes": (("vote",), Liar.flood),
+    "flooding checkpoints": (("checkpoint",), unasked.flood_checkpoints),
+    "flooding offers": (("answer",), unasked.flood_offers),
     "flooding proposals": (("proposal",), Liar.flood),
     "flooding views": (("view change", "talk"), Liar.flood),
     "insisting": (("question", "answer", "talk"), Liar.insist),
@@ -454,8 +387,9 @@ BEHAVIOURS: Mapping[str, tuple[tuple[str, ...], Way]] = {
     "misdirecting": (EVERYTHING, Liar.misdirect),
     "forking and withholding": (("proposal", "vote", "body"), Liar.fork_and_withhold),
     "proposing late": (("proposal",), Liar.say_late),
-    "nagging": (("proposal", "vote", "view change"), Liar.nag),
-    "asking for all": (_SIGNED, Liar.ask_for_all),
+    "relabelling": (("proposal", "view change", "talk", "answer"), relabel),
+    "nagging": (("proposal", "vote", "view change"), unasked.nag),
+    "asking for all": (_SIGNED, unasked.ask_for_all),
     "wavering": (EVERYTHING, Liar.waver),
 }
 """For each behaviour, the kinds of messages that it treats, and how."""

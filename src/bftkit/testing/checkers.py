@@ -20,14 +20,13 @@ from bftkit.replica.settings import ReplicaSettings
 from bftkit.replica.state_machine import StateMachine
 from bftkit.runtime.client_edge import UNCHECKABLE
 from bftkit.testing.bounds import Bounds
-from bftkit.testing.invariants import EngineInvariants, RemembersRecords
+from bftkit.testing.engine_watch import EngineWatch
+from bftkit.testing.idleness import Idleness
+from bftkit.testing.invariants import EngineInvariants
 from bftkit.testing.machine_beside import MachineBeside
 
 if TYPE_CHECKING:
     from bftkit.testing.node import SimulatedNode
-
-LOOK_AGAIN = 16
-"""An engine's own promises are looked at every so many steps of all members."""
 
 MEASURE_AGAIN = 61
 """Tables are measured every so many steps: no multiple of anything, so that it is every member's turn."""
@@ -57,11 +56,11 @@ class Checkers:
         self._beside = beside if beside is None or isinstance(beside, MachineBeside) else MachineBeside(beside)
         self.told_height = 0
         """Highest height that any client has been told of."""
-        self._invariants = invariants
+        self._idleness = Idleness(invariants)
+        self._watch = None if invariants is None else EngineWatch(invariants)
         self._settings = settings
         self._verify = verify
         self._bounds = None if settings is None else Bounds(settings)
-        self._remembering = invariants if isinstance(invariants, RemembersRecords) else None
         self.suspects: dict[ReplicaIndex, str] = {}
         """Members that may break rules, and why: liars, and those whose disk was damaged."""
         self.robbed: dict[ReplicaIndex, str] = {}
@@ -241,8 +240,8 @@ class Checkers:
         mine = (execute.first_height, execute.refs)
         if execute.certificate is not None:
             self._prove(member, execute.certificate, f"a decision at position {position}")
-            if self._invariants is not None and self._verify is not None:
-                self._complain(member, self._invariants.decided(position, execute.certificate))
+            if self._watch is not None and self._verify is not None:
+                self._complain(member, self._watch.decided(position, execute.certificate))
         first = self._positions.get(position)
         if first is None:
             self._decide(execute)
@@ -267,6 +266,10 @@ class Checkers:
         for signer, signature in zip(signers, certificate.signatures, strict=True):
             if not verify(settings.membership.public_key(signer), signed, signature):
                 raise Violation(f"n{member} takes a vote that n{signer} never gave, for {what}")
+            # What a signature covers is a promise of its own: that it is valid here proves nothing.
+            signed_there = self._signed.get((signer, certificate.statement.slot))
+            if signer not in self.suspects and signed_there != certificate.statement.content:
+                raise Violation(f"n{member} takes a vote of n{signer} for what it never voted for, for {what}")
 
     def _prove_checkpoint(self, member: ReplicaIndex, proof: CheckpointCertificate) -> None:
         """Look at a checkpoint that a member forgets by, or whose state it has taken over."""
@@ -303,8 +306,8 @@ class Checkers:
         """Note that a member begins another life: what was not durable is gone."""
         self.restarted(member)
         self._appended.pop(member, None)
-        if self._invariants is not None:
-            self._invariants.restarted(member)
+        if self._watch is not None:
+            self._watch.restarted(member)
 
     def applied(self, member: ReplicaIndex, batch: CommittedBatch, bare: CommittedBatch, results: list[bytes]) -> None:
         """Take the commands of one height as one member executed them; `bare` is what its state machine saw."""
@@ -380,8 +383,8 @@ class Checkers:
         first = self._signed.setdefault((member, statement.slot), statement.content)
         if first != statement.content:
             raise Violation(f"n{member} signs two contents for {statement.slot}")
-        if self._invariants is not None:
-            self._complain(member, self._invariants.signs(member, statement))
+        if self._watch is not None:
+            self._complain(member, self._watch.signs(member, statement))
 
     def reported(self, member: ReplicaIndex, report: Report) -> None:
         """Judge what an honest member says of itself and others: nothing bad of an honest one."""
@@ -415,8 +418,8 @@ class Checkers:
         """Note that everything which a member has decided and recorded by now is on its disk."""
         replica = node.replica
         self._recorded[node.index] = (replica.commits.position, replica.checkpoints.stable.position)
-        if self._remembering is not None:
-            self._remembering.recorded(node.index, replica.engine)
+        if self._watch is not None:
+            self._watch.recorded(node)
 
     def _begins(self, node: "SimulatedNode") -> None:
         """See that a member which starts, or takes over a state, knows what was on its disk."""
@@ -427,8 +430,8 @@ class Checkers:
         unreliable = node.rotten or node.index in self.robbed
         if not unreliable and (now[0] < recorded[0] or now[1] < recorded[1]):
             raise Violation(f"n{node.index} begins at position {now[0]}, stable {now[1]}, and had recorded {recorded}")
-        if self._invariants is not None and not node.rotten:
-            self._complain(node.index, self._invariants.stepped(node.index, node.replica.engine))
+        if self._watch is not None and not node.rotten:
+            self._complain(node.index, self._watch.begins(node))
 
     def bodies_found(self, member: ReplicaIndex, digests: Iterable[bytes]) -> None:
         """Note which bodies a member finds on its disk when it starts: those, and no others."""
@@ -458,19 +461,20 @@ class Checkers:
         """Look at the member that just moved: it must not forget to go on, go back, or grow beyond its bounds."""
         member, replica = node.index, node.replica
         commits, height = replica.commits, node.executor.height
-        if (commits.executed < commits.position or not replica.mempool.idle) and not node.has_plans:
-            raise Violation(f"n{member} has work that waits, and nothing that would wake it")
         before = self._reached.get(member)
         if before is None:
             self._begins(node)
+        forgotten = self._idleness.problem(node)
+        if forgotten is not None:
+            raise Violation(f"n{member} has {forgotten}")
         now = self._reached[member] = (commits.position, height)
         if before is not None and (now[0] < before[0] or now[1] < before[1]):
             raise Violation(f"n{member} goes back from {before} to {now}")
         if height > commits.height or not commits.executed <= commits.executing <= commits.position:
             raise Violation(f"n{member} has executed what is not decided: height {height} of {commits.height}")
         self._steps += 1
-        if self._steps % LOOK_AGAIN == 0 and self._invariants is not None and not node.rotten:
-            self._complain(member, self._invariants.stepped(member, replica.engine))
+        if self._watch is not None and not node.rotten:
+            self._complain(member, self._watch.stepped(node))
         if self._steps % MEASURE_AGAIN == 0 and self._bounds is not None:
             problem = self._bounds.problem(node)
             if problem is not None:

@@ -11,6 +11,7 @@ the clock.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 from typing import NoReturn
 
@@ -127,14 +128,14 @@ class SimulatedDisk:
         if self.watched:
             self.done("sync_directory", path)
 
-    def lock(self, path: str) -> "SimulatedLock":
+    def lock(self, path: str) -> SimulatedLock:
         """Claim a path until released or until the crash."""
         self.enter("lock", path)
         self._tree.require_parent(path)
         if path in self._locked:
             raise StorageLocked(f"{path!r} is locked", path)
         self._locked.add(path)
-        return SimulatedLock(self, path)
+        return SimulatedLock(partial(self.unlock, path, self.generation))
 
     def random_bytes(self, count: int) -> bytes:
         """Return bytes of the seed's stream."""
@@ -300,6 +301,11 @@ class SimulatedDisk:
     def contents(self) -> dict[str, bytes]:
         """Return what every file holds, by path, sorted."""
         return {path: bytes(self._tree.files[path].content) for path in sorted(self._tree.files)}
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Names of all files, in no order that means anything; looking at them is no operation of the disk."""
+        return tuple(self._tree.files)
 
     # Shared with the handles.
 

@@ -1,6 +1,6 @@
 """What a simulated disk holds: files with the writes that no sync covered, names, and what a crash leaves of both."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from random import Random
 from typing import TYPE_CHECKING, TypeVar
@@ -10,7 +10,7 @@ from bftkit.storage.interface import Buffer
 from bftkit.storage.replacement import parent
 
 if TYPE_CHECKING:
-    from bftkit.testing.disk import SimulatedDisk
+    pass
 
 T = TypeVar("T")
 
@@ -307,13 +307,8 @@ def _survivors(changes: Sequence[T], mode: CrashMode, random: Random) -> Sequenc
 
 
 class SimulatedLock:
-    """A claim on a path of a `SimulatedDisk`."""
+    """A claim on a path of a simulated disk."""
 
-    def __init__(self, disk: "SimulatedDisk", path: str) -> None:
-        self._disk = disk
-        self._path = path
-        self._generation = disk.generation
-
-    def release(self) -> None:
+    def __init__(self, release: Callable[[], None]) -> None:
+        self.release = release
         """Give the claim up."""
-        self._disk.unlock(self._path, self._generation)

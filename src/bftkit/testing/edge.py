@@ -48,6 +48,11 @@ class SimulatedEdge:
         self._readers: ReadQueue[tuple[bytes, AdminAsk]] = ReadQueue(random.getrandbits(TOKEN_BITS))
         self._ticking = False
 
+    @property
+    def readers(self) -> int:
+        """Count the readers who wait."""
+        return len(self._readers)
+
     def submit(self, token: int, data: bytes) -> None:
         """Take an encoded request, as the client edge does."""
         node = self._node

@@ -45,7 +45,7 @@ from bftkit.testing.group_hosting import GroupHosting
 from bftkit.testing.group_instance import NEVER, START, Instance, Rewrite
 from bftkit.testing.group_settings import GroupSettings, genesis_of, membership_of
 from bftkit.testing.group_signing import GroupSigning
-from bftkit.testing.invariants import RemembersRecords, load_invariants
+from bftkit.testing.invariants import JudgesProofs, RemembersRecords, load_invariants
 from bftkit.testing.message_words import batch_words, message_words
 
 __all__ = ["START", "Deliverable", "EngineGroup", "GroupSettings", "Instance", "Rewrite"]
@@ -124,6 +124,7 @@ class EngineGroup:
         self.watch = load_invariants(spec.name, members) if self.settings.invariants else None
         """What the engine's own package promises besides."""
         self._remembering = self.watch if isinstance(self.watch, RemembersRecords) else None
+        self._judging = self.watch if isinstance(self.watch, JudgesProofs) else None
         self.signing = GroupSigning(spec, self.membership, self.watch)
         self.hosting = GroupHosting(self)
         identities = tuple(range(members)) if identity is None else tuple(identity)
@@ -346,6 +347,8 @@ class EngineGroup:
             certificate = entry.proof.certificate
             if self.watch is not None and instance.honest and certificate is not None:
                 self._demand(instance, self.watch.decided(entry.position, certificate))
+            if self._judging is not None and instance.honest:
+                self._demand(instance, self._judging.proved(instance.identity, instance.engine, entry))
             if self.traced:
                 self.say(f"{instance.name} COMMITS {entry.position} {self.batches(entry.refs)}")
             if self.on_commit is not None:

@@ -4,12 +4,14 @@ An engine's package may list a class under its name in the entry-point group `bf
 a run, from the number of members, and is told what honest members do; nothing but a simulation imports it.
 """
 
+from collections.abc import Container
 from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import Any, Protocol, runtime_checkable
 
 from bftkit.core.certificate import QuorumCertificate
 from bftkit.core.ids import ReplicaIndex
+from bftkit.core.log import CommitEntry
 from bftkit.core.statement import Statement
 from bftkit.errors import EngineError
 
@@ -43,6 +45,40 @@ class RemembersRecords(EngineInvariants, Protocol):
 
     def recorded(self, member: ReplicaIndex, engine: Any) -> None:
         """Note that all that an honest member's engine has recorded is on the disk."""
+        ...
+
+
+@runtime_checkable
+class NamesLandmarks(EngineInvariants, Protocol):
+    """When a simulation looks at an engine beside the steps at which it always does."""
+
+    def landmarks(self, engine: Any) -> Any:
+        """Return, at little cost, what differs whenever something happened that `stepped` must not miss.
+
+        It is compared after each step of each honest member.
+        """
+        ...
+
+
+@runtime_checkable
+class KnowsItsTimers(EngineInvariants, Protocol):
+    """Which timer an engine must have running for each kind of work that it waits with."""
+
+    def forgotten(self, engine: Any, running: Container[str]) -> str | None:
+        """Say which work of an engine none of its running timers will bring on, or None.
+
+        A message from outside may never come. A timer of another kind excuses nothing: a leader's heartbeat brings on
+        what followers lack, and no read of a follower.
+        """
+        ...
+
+
+@runtime_checkable
+class JudgesProofs(EngineInvariants, Protocol):
+    """Whether what a member takes for decided is so by the rules of the protocol, judged without the engine's code."""
+
+    def proved(self, member: ReplicaIndex, engine: Any, entry: CommitEntry) -> str | None:
+        """Look at a decided position with its proof, when an honest member has taken it from whomever."""
         ...
 
 

@@ -341,6 +341,19 @@ def starting_unarmed(*timers: str) -> Callable[[Any], Any]:
     return make
 
 
+def never_setting(name: str) -> Callable[[Any], Any]:
+    """Make an engine's function that sets timers, `set_timer(state, out, timer, ...)`, and forgets one of them."""
+
+    def make(original: Any) -> Any:
+        def set_timer(state: Any, out: list[Any], timer: str, *delays: int) -> None:
+            if timer != name:
+                original(state, out, timer, *delays)
+
+        return set_timer
+
+    return make
+
+
 # --- Hunting --------------------------------------------------------------------------------------------------------
 
 

@@ -112,6 +112,8 @@ class SimulatedNode:
             world.hits["clock_rates"] += 1
         self._promised = 0
         """Highest index that any life of this member took for durable."""
+        self.trimmed_below = 0
+        """Index below which its log was trimmed last."""
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -131,7 +133,7 @@ class SimulatedNode:
             world.checkers.lost_memory(self.index)
         offset_ms = 10_000 * world.choices.clock.below("offset", self.instance, 1_000)
         self.clock = VirtualClock(world.events, offset_ms, self._clock_rate)
-        self._timers = SimulatedTimers(self, world.profile.late_timers, self._fire)
+        self.timers = SimulatedTimers(self, world.profile.late_timers, self._fire)
         self._local: deque[Any] = deque()
         self._syncing = False
         self._trim_below = 0
@@ -248,9 +250,9 @@ class SimulatedNode:
             self.world.stopped(self, repr(error))
 
     @property
-    def has_plans(self) -> bool:
-        """Say whether anything that brings work on will happen here without a message from outside."""
-        return bool(self._syncing or self._timers.move_work or self.application.busy or self.gate.depth)
+    def awaits_disk(self) -> bool:
+        """Say whether something will happen here once the log has reached the disk."""
+        return self._syncing or self.gate.depth > 0
 
     # -- inputs -----------------------------------------------------------------------------------
 
@@ -300,7 +302,7 @@ class SimulatedNode:
     def leap(self, ms: int) -> None:
         """Let this member's clock go forward at once; timers whose deadline that passes run out."""
         self.clock.leap(ms)
-        self._timers.leap()
+        self.timers.leap()
 
     # -- turns ------------------------------------------------------------------------------------
 
@@ -356,8 +358,8 @@ class SimulatedNode:
             # A crash between the write and its report finds the records on the disk; one before it does not.
             durable = self._flush() if stream.chance("early", self.instance, 0.5) else None
             self.later(delay_us + self.disk_time_us(), self._synced, durable, kind="disk")
-        elif self.gate.has_unsynced and SYNC_TIMER not in self._timers:
-            self._timers.set(SetTimer(SYNC_TIMER, IDLE_SYNC_MS))
+        elif self.gate.has_unsynced and SYNC_TIMER not in self.timers:
+            self.timers.set(SetTimer(SYNC_TIMER, IDLE_SYNC_MS))
 
     def disk_time_us(self) -> int:
         """Return how much longer than usual the disk has taken since this was asked last."""
@@ -376,6 +378,7 @@ class SimulatedNode:
             if below:
                 self.plan.reached("shard.before_trim")
                 self.log.trim(below)
+                self.trimmed_below = below
         except StorageFull:
             self.world.counters["disk full"] += 1
             return None
@@ -403,8 +406,8 @@ class SimulatedNode:
         return {
             Send: self._send,
             Broadcast: self._broadcast,
-            SetTimer: self._timers.set,
-            CancelTimer: self._timers.cancel,
+            SetTimer: self.timers.set,
+            CancelTimer: self.timers.cancel,
             Loopback: lambda output: self._local.append(output.event),
             Execute: self._execute,
             SendBody: self._send_body,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from bftkit.core.outputs import CancelTimer, SetTimer
-from bftkit.replica.sync_timers import PROGRESS_TIMER
+from bftkit.replica.replica import ENGINE_TIMER
 
 if TYPE_CHECKING:
     from bftkit.testing.node import SimulatedNode
@@ -20,22 +20,19 @@ class SimulatedTimers:
         self._node = node
         self._late = late
         self._fired = fired
-        self._running: dict[str, tuple[int, int]] = {}
+        self.running: dict[str, tuple[int, int]] = {}
         """For each running timer, its number and its deadline by the member's clock."""
+        self.of_engine: set[str] = set()
+        """Names that the engine has for those of its timers that run."""
         self._overdue: set[int] = set()
         """Numbers of timers that will be late."""
         self._count = 0
 
     def __len__(self) -> int:
-        return len(self._running)
-
-    @property
-    def move_work(self) -> bool:
-        """Say whether one of them may bring on what waits here: to tell others how far one is does not."""
-        return len(self._running) > (PROGRESS_TIMER in self._running)
+        return len(self.running)
 
     def __contains__(self, timer: str) -> bool:
-        return timer in self._running
+        return timer in self.running
 
     def set(self, output: SetTimer) -> None:
         """Start a timer, or start it again."""
@@ -54,23 +51,29 @@ class SimulatedTimers:
 
     def _start(self, timer: str, deadline: int, delay_us: int) -> None:
         self._count += 1
-        self._running[timer] = (self._count, deadline)
+        self.running[timer] = (self._count, deadline)
+        if timer.startswith(ENGINE_TIMER):
+            self.of_engine.add(timer[len(ENGINE_TIMER) :])
         self._node.later(delay_us, self._fire, timer, self._count, kind="timers")
 
     def cancel(self, output: CancelTimer) -> None:
         """Stop a timer, if it runs."""
-        self._running.pop(output.timer, None)
+        self._forget(output.timer)
+
+    def _forget(self, timer: str) -> None:
+        if self.running.pop(timer, None) is not None:
+            self.of_engine.discard(timer[len(ENGINE_TIMER) :])
 
     def leap(self) -> None:
         """Look at all deadlines again, after the clock has gone forward."""
         now = self._node.clock.now_ms()
-        for timer, (_, deadline) in list(self._running.items()):
+        for timer, (_, deadline) in list(self.running.items()):
             self._start(timer, deadline, self._node.clock.virtual_us(max(0, deadline - now)))
 
     def _fire(self, timer: str, count: int) -> None:
-        running = self._running.get(timer)
+        running = self.running.get(timer)
         if running is not None and running[0] == count:
-            del self._running[timer]
+            self._forget(timer)
             if count in self._overdue:
                 self._overdue.remove(count)
                 self._node.world.hits["late_timers"] += 1

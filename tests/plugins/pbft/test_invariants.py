@@ -7,11 +7,13 @@ from collections import deque
 import msgspec
 import pytest
 
+from bftkit.core.batch import BatchRef
 from bftkit.core.certificate import QuorumCertificate
 from bftkit.core.statement import Statement
 from bftkit.testing.invariants import load_invariants
 from bftkit_pbft.invariants import PbftInvariants
-from bftkit_pbft.messages import PreparedProof
+from bftkit_pbft.messages import PreparedProof, proposal_digest
+from bftkit_pbft.state import Watched
 from tests.plugins.pbft.lone import Lone, view_change
 
 A, B = b"a" * 32, b"b" * 32
@@ -95,3 +97,61 @@ def test_marks_only_rise_and_tables_are_bounded():
     state.early[0].clear()
     state.named[3] = {}
     assert "settled" in (watch.stepped(1, replica.engine) or "")
+
+
+def test_what_a_primary_proposes_is_what_was_decided():
+    watch = PbftInvariants(4)
+    assert watch.decided(3, certificate(1, 3, A)) is None
+    assert watch.signs(2, Statement("pre-prepare", 2, 3, A)) is None
+    assert "it proposes against" in (watch.signs(2, Statement("pre-prepare", 2, 3, B)) or "")
+
+
+@pytest.mark.parametrize("kind", ["pre-prepare", "prepare", "commit"])
+def test_votes_of_later_views_are_judged_when_the_decision_becomes_known(kind):
+    watch = PbftInvariants(4)
+    assert watch.signs(1, Statement(kind, 1, 3, B)) is None
+    assert watch.signs(1, Statement(kind, 2, 3, A)) is None
+    assert watch.decided(3, certificate(1, 3, A)) is None, "in its own view a liar may have told another story"
+    watch = PbftInvariants(4)
+    assert watch.signs(1, Statement(kind, 2, 3, B)) is None
+    assert "members voted in view 2 against what view 1 decided" in (watch.decided(3, certificate(1, 3, A)) or "")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda refs: (Statement("commit", 0, 1, proposal_digest(refs)), range(3), refs),
+        lambda refs: (Statement("prepare", 3, 1, proposal_digest(refs)), range(3), refs),
+        lambda refs: (Statement("prepare", 0, 1, A), range(3), refs),
+        lambda refs: (Statement("prepare", 0, 1, proposal_digest(refs)), range(2, 5), refs),
+    ],
+    ids=["another kind", "a later view", "another proposal", "no members"],
+)
+def test_a_view_change_proves_what_it_stands_for(spoil):
+    watch, replica = PbftInvariants(4), Lone(own=1)
+    fine = (Statement("prepare", 0, 1, proposal_digest(())), range(3), ())
+    for (statement, signers, refs), ok in ((fine, True), (spoil(()), False)):
+        proof = QuorumCertificate.of(statement, dict.fromkeys(signers, bytes(64)), 8)
+        kept = msgspec.structs.replace(view_change(2, 3), prepared=(PreparedProof(proof, refs),))
+        replica.state.view_changes[2] = {3: kept}
+        assert (watch.stepped(1, replica.engine) is None) is ok
+
+
+def test_work_without_a_timer_of_its_kind_is_found():
+    watch, replica = PbftInvariants(4), Lone(own=1)
+    state = replica.state
+    assert watch.forgotten(replica.engine, set()) is None
+    waiting = BatchRef(A, 2, 1, 10)
+    state.watched[2][A] = state.unoffered[A] = Watched(waiting, 0)
+    assert watch.forgotten(replica.engine, {"relay", "retransmit"}) == "batches for the primary"
+    assert watch.forgotten(replica.engine, {"watch"}) == "batches to be offered"
+    assert watch.forgotten(replica.engine, {"watch", "relay"}) is None
+    state.top = 1
+    assert watch.forgotten(replica.engine, {"watch", "relay"}) == "words to be said again"
+    state.active, state.view = False, 1
+    assert watch.forgotten(replica.engine, {"retransmit"}) is None, "the others have not left the views below"
+    state.spoken = [1, 1, 1, 0]
+    assert watch.forgotten(replica.engine, {"retransmit", "watch"}) == "members for a new view"
+    assert watch.forgotten(replica.engine, {"retransmit", "view-change"}) is None
+    state.sealed = 3
+    assert watch.forgotten(replica.engine, set()) is None

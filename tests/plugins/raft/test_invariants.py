@@ -7,7 +7,7 @@ from bftkit.core.statement import Statement
 from bftkit.testing.invariants import load_invariants
 from bftkit_raft.invariants import RaftInvariants
 from bftkit_raft.messages import Entry
-from bftkit_raft.state import Role
+from bftkit_raft.state import Asked, Role
 from tests.plugins.raft.lone import Lone, batch, entry
 
 A, B = batch("a"), batch("b")
@@ -99,3 +99,48 @@ def test_raft_signs_nothing_and_proves_nothing_by_votes():
     assert watch.signs(0, Statement("checkpoint", 0, 8, b"c" * 32)) is None
     assert "signs a commit" in (watch.signs(0, statement) or "")
     assert "certificate" in (watch.decided(3, QuorumCertificate.of(statement, {0: bytes(64)}, 3)) or "")
+
+
+def test_a_new_leader_holds_what_is_committed():
+    watch, old, new = RaftInvariants(3), Lone(0), Lone(1)
+    old.win()
+    old.have(A)
+    old.state.commit = old.state.log.last
+    assert watch.stepped(0, old.engine) is None
+    assert watch.landmarks(old.engine) != watch.landmarks(new.engine)
+    new.state.term = 1
+    new.win(voters=(2,))
+    assert "the leader of term 2 lacks what is committed at position 1" in (watch.stepped(1, new.engine) or "")
+    new.state.log.base = new.state.commit = 2
+    assert watch._incomplete(new.state) is None, "a state holds it"
+
+
+def test_a_leader_commits_what_is_of_its_term():
+    watch, lone = RaftInvariants(3), Lone()
+    lone.state.append(Entry(1, ()))
+    lone.state.term = 1
+    lone.win()
+    lone.state.commit = 1
+    assert "the leader of term 2 commits by counting what is of term 1" in (watch.stepped(0, lone.engine) or "")
+    watch = RaftInvariants(3)
+    lone.state.commit = 2
+    assert watch.stepped(0, lone.engine) is None
+
+
+def test_work_without_a_timer_of_its_kind_is_found():
+    watch, lone = RaftInvariants(3), Lone()
+    state = lone.state
+    assert watch.forgotten(lone.engine, {"heartbeat", "relay"}) == "elections"
+    assert watch.forgotten(lone.engine, {"election"}) is None
+    lone.have(A)
+    assert watch.forgotten(lone.engine, {"election"}) is None, "nobody is known to lead"
+    state.leader = 1
+    assert watch.forgotten(lone.engine, {"election", "read"}) == "batches for the leader"
+    state.reads.asked = Asked(1, 1, [5])
+    assert watch.forgotten(lone.engine, {"election", "relay"}) == "reads"
+    assert watch.forgotten(lone.engine, {"election", "relay", "read"}) is None
+    state.role = Role.LEADER
+    assert watch.forgotten(lone.engine, {"election", "relay", "read"}) == "followers"
+    assert watch.forgotten(lone.engine, {"heartbeat"}) is None
+    state.sealed = 3
+    assert watch.forgotten(lone.engine, set()) is None

@@ -14,7 +14,7 @@ from bftkit.core.ids import digest_of
 from bftkit.core.leaders import weights_problem
 from bftkit.core.membership import Member, Membership
 from bftkit.core.quorum import FaultModel, Quorum
-from bftkit.core.statement import Statement
+from bftkit.core.statement import Statement, statement_bytes
 from bftkit.replica.messages import StableCheckpoint, message_problem
 from bftkit.replica.records import StepRecord
 from bftkit.replica.safety import SigningGuard
@@ -119,6 +119,25 @@ def _weights_leave_chains_to_the_others() -> str | None:
     return None if weights_problem([4, 1, 1, 1], 1, 2) is not None else "weights pass with which nothing is decided"
 
 
+def _without_field(**fields: Any) -> Any:
+    """Make what is signed cover nothing of some fields."""
+
+    def make(original: Any) -> Any:
+        return lambda domain, statement: original(domain, msgspec.structs.replace(statement, **fields))
+
+    return make
+
+
+def _look_at_another_cluster() -> str | None:
+    """What was signed in one cluster says nothing in another."""
+    statement = Statement("vote", 1, 1, bytes(32))
+    same = statement_bytes(b"one cluster", statement) == statement_bytes(b"another cluster", statement)
+    return "the bytes under a signature are the same in two clusters" if same else None
+
+
+_FALSE_LABELS = msgspec.structs.replace(SPLIT, loss=0.1, link_us=(200, 20_000), checkpoint_interval=16)
+"""Views change, members lag, and certificates are handed around."""
+
 MUTANTS = (
     Mutant(
         "quorum: one too small",
@@ -206,6 +225,37 @@ MUTANTS = (
         "bftkit.core.leaders:_may_stop",
         _any_weights,
         (Check(_weights_leave_chains_to_the_others),),
+    ),
+    Mutant(
+        "signature: the kind is not signed",
+        "A vote to prepare is one to commit as well.",
+        "bftkit.core.statement:statement_bytes",
+        _without_field(kind=""),
+        (Schedules(profile=_FALSE_LABELS, liar="relabelling"),),
+    ),
+    Mutant(
+        "signature: the view is not signed",
+        "Votes of one view, or of one round, prove something in the next.",
+        "bftkit.core.statement:statement_bytes",
+        _without_field(view=0),
+        (
+            Schedules("hotstuff", profile=_FALSE_LABELS, liar="relabelling"),
+            Schedules(profile=_FALSE_LABELS, liar="relabelling"),
+        ),
+    ),
+    Mutant(
+        "signature: the position is not signed",
+        "Votes for one position prove the same decision at the next.",
+        "bftkit.core.statement:statement_bytes",
+        _without_field(position=0),
+        (Schedules(profile=_FALSE_LABELS, liar="relabelling"),),
+    ),
+    Mutant(
+        "signature: the domain is not signed",
+        "Votes of one cluster count in another with the same members.",
+        "bftkit.core.statement:statement_bytes",
+        lambda original: lambda domain, statement: original(b"", statement),
+        (Check(_look_at_another_cluster),),
     ),
 )
 """All of them."""
