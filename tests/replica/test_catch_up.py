@@ -189,6 +189,14 @@ def test_a_liar_who_is_alone_ahead_is_asked_and_then_forgotten():
     assert "replica/sync" not in host.timers
 
 
+def test_whoever_answers_out_of_turn_that_it_is_ahead_is_asked_for_the_rest():
+    host = host_of(0)
+    host.start()
+    host.hear(3, Commits((), 9))
+    host.fire("replica/sync")
+    assert [to for to, _ in host.messages(FetchCommits)] == [3]
+
+
 def test_entries_with_a_gap_above_are_left_alone_and_old_ones_end_a_wait():
     net, ahead, behind = pair()
     net.start()

@@ -225,8 +225,9 @@ def _on_commits(replica: "Replica", sender: ReplicaIndex, message: Commits) -> N
     state = replica.catch_up
     if sender == replica.own or replica.state_transfer.installing is not None:
         return
-    claim = state.claims[sender]
-    state.claims[sender] = Progress(message.position, 0, 0) if claim is None else claim
+    if state.claims[sender] is None and message.position > replica.commits.position:
+        state.claims[sender] = Progress(message.position, 0, 0)
+        arm_sync(replica)
     refs: list[BatchRef] = []
     proof = None
     for entry in message.entries:
