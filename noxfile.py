@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 nox.needs_version = ">=2024.10"
 nox.options.default_venv_backend = "uv"
@@ -26,6 +27,13 @@ WHOLE = THIS_PYTHON if THIS_PYTHON in PYTHONS else PYTHONS[0]
 """The interpreter that runs the whole tree of tests: the one that runs nox."""
 PURE = ["core", "plugins", "replica", "storage", "wire"]
 """The test folders that the other interpreters run."""
+
+NIGHTLY = "0:10000"
+"""Seeds of a campaign when nothing else is said: each engine's schedules of one night, on a few cores."""
+SIZES = {"pbft": "4,7", "raft": "3,5", "hotstuff": "4,7"}
+"""The groups that a campaign simulates, by engine."""
+LARGEST = 31
+"""Members of the largest group that is simulated, for a few of the seeds."""
 
 SMOKE = "import bftkit, sys; sys.exit('site-packages' not in bftkit.__file__)"
 
@@ -103,3 +111,34 @@ def changelog(session: nox.Session) -> None:
     """Show what the fragments below `changelog.d` would become."""
     synchronize(session)
     session.run("towncrier", "build", "--draft", "--version", "unreleased")
+
+
+def campaign_runs(seeds: str, options: list[str]) -> dict[str, list[str]]:
+    """Return the commands of a campaign by name: schedules of each engine, large groups, twins, mutants."""
+    first = int(seeds.partition(":")[0])
+    runs = {}
+    for engine, sizes in SIZES.items():
+        command = ["sim", "run", "--engine", engine, *options]
+        runs[engine] = [*command, "--seeds", seeds, "--replicas", sizes]
+        runs[f"{engine} of {LARGEST}"] = [*command, "--seeds", f"{first}:{first + 10}", "--replicas", str(LARGEST)]
+    for engine in ("pbft", "hotstuff"):
+        runs[f"{engine} with twins"] = ["sim", "twins", "--engine", engine, "--views", "3"]
+    return {**runs, "mutants": ["sim", "mutants"]}
+
+
+@nox.session(reuse_venv=True, default=False)
+def campaign(session: nox.Session) -> None:
+    """Look for broken rules all night: `-- A:B` says which seeds, what follows goes to every `bftkit sim run`."""
+    synchronize(session)
+    seeds, *options = session.posargs or [NIGHTLY]
+    folder = Path(session.create_tmp()).resolve()
+    red = []
+    for name, words in campaign_runs(seeds, options).items():
+        with (folder / f"{name}.json").open("w") as document:
+            try:
+                session.run("bftkit", *words, "--json", stdout=document, stderr=sys.stderr)
+            except CommandFailed:
+                red.append(name)
+    session.log(f"what came of it stands in {folder}")
+    if red:
+        session.error(f"not as it ought to be: {', '.join(red)}")

@@ -54,6 +54,15 @@ def test_a_broken_rule_ends_with_4_and_says_how_to_see_it_again(capsys, broken, 
     assert violation["replay"].startswith("bftkit sim replay 0 ")
 
 
+def test_a_campaign_that_is_slower_than_asked_for_ends_with_1(capsys):
+    command = ["sim", "run", "--engine", "solo", "--seeds", "0:2", "--profile", "calm", "--jobs", "1", "--json"]
+    assert run([*command, "--least-events-per-s", "0.001"]) == 0
+    assert document(capsys)["violated"] == 0
+    assert run([*command, "--least-events-per-s", "1e15"]) == 1
+    assert "events/s per core are fewer than 1,000,000,000,000,000" in capsys.readouterr().err
+    assert run([*command, "--least-events-per-s", "0"]) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import rich_click as click
 
-from bftkit.cli.main import FINE, UNSAFE
-from bftkit.cli.options import emit, json_option
+from bftkit.cli.main import CHECK_FAILED, FINE, UNSAFE
+from bftkit.cli.options import emit, json_option, tell
 from bftkit.cli.progress import progress_of
 from bftkit.cli.sim_options import (
     USUAL_ENGINE,
@@ -59,6 +59,13 @@ def _shard(_: click.Context, __: click.Parameter, value: str | None) -> tuple[in
 @click.option("--jobs", default=None, show_default="all cores", type=click.IntRange(1), help="Processes.")
 @click.option("--shard", default=None, callback=_shard, help="Run the I-th of N parts of the seeds, as I/N.")
 @click.option("--resume", default=None, type=click.Path(path_type=Path), help="File to go on from; begun if missing.")
+@click.option(
+    "--least-events-per-s",
+    "least",
+    default=None,
+    type=click.FloatRange(min=0, min_open=True),
+    help="End with code 1 where one core handles fewer events in a second of its time.",
+)
 @json_option
 def run(
     *,
@@ -70,6 +77,7 @@ def run(
     jobs: int | None,
     shard: tuple[int, int] | None,
     resume: Path | None,
+    least: float | None,
     as_json: bool,
 ) -> int:
     """Run one schedule for each seed, and tell which rules were broken."""
@@ -93,7 +101,12 @@ def run(
             progress=on_progress,
         )
     emit(document_of(result), _words(result), as_json=as_json)
-    return FINE if result.ok else UNSAFE
+    slow = least is not None and result.events_per_s < least
+    if slow:
+        tell(f"{result.events_per_s:,.0f} events/s per core are fewer than {least:,.0f}")
+    if not result.ok:
+        return UNSAFE
+    return CHECK_FAILED if slow else FINE
 
 
 def document_of(result: "CampaignResult") -> dict[str, Any]:

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from bftkit.testing.shrink import Case, Shrunk, record_case, shrink_case
     from bftkit.testing.simulation import Outcome, finish, run_schedule, seeded_world, simulate
     from bftkit.testing.solo import solo_spec
+    from bftkit.testing.strategies import Schedule, schedules
     from bftkit.testing.twins import TwinsPlan, TwinsResult, run_twins
     from bftkit.testing.twins_scenarios import parse_scenario, scenario_text
     from bftkit.testing.workload import Commands, Queries, Workload
@@ -98,6 +99,7 @@ _HOMES = {
     "Scenario": "scenario",
     "ScenarioError": "scenario",
     "Scenarios": "mutants",
+    "Schedule": "strategies",
     "Schedules": "mutants",
     "Shrunk": "shrink",
     "SimulatedClient": "client",
@@ -132,6 +134,7 @@ _HOMES = {
     "run_twins": "twins",
     "scenario_text": "twins_scenarios",
     "scenarios_page": "scenario",
+    "schedules": "strategies",
     "seeded_world": "simulation",
     "shrink_case": "shrink",
     "simulate": "simulation",
@@ -179,6 +182,7 @@ __all__ = [
     "Scenario",
     "ScenarioError",
     "Scenarios",
+    "Schedule",
     "Schedules",
     "Shrunk",
     "SimulatedClient",
@@ -213,6 +217,7 @@ __all__ = [
     "run_twins",
     "scenario_text",
     "scenarios_page",
+    "schedules",
     "seeded_world",
     "shrink_case",
     "simulate",
