@@ -58,9 +58,7 @@ def test_there_is_nothing_to_say_about_a_refusal_to_take_a_request():
 
 @pytest.mark.parametrize("engine", ["pbft", "hotstuff"])
 def test_clients_believe_none_of_it(engine):
-    world = make_world(3, load_engine(engine), 4, LYING)
-    world.let_lie(3, "silent")
-    world.nodes[3].speak = lambda receiver, message: [(receiver, message)]
+    world = make_world(3, load_engine(engine), 4, LYING, liars={3: lambda receiver, message: [(receiver, message)]})
     outcome = finish(world)
     assert outcome.ok, outcome.violations
     assert outcome.faults_hit["invented answers"] > 20

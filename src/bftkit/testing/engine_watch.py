@@ -25,10 +25,8 @@ class EngineWatch:
         self._remembering = invariants if isinstance(invariants, RemembersRecords) else None
         self._landmarks = invariants.landmarks if isinstance(invariants, NamesLandmarks) else None
         self._proved = invariants.proved if isinstance(invariants, JudgesProofs) else None
-        self._seen: dict[ReplicaIndex, Any] = {}
-        """For each member in this life, its landmarks when its engine was looked at last."""
-        self._steps: dict[ReplicaIndex, int] = {}
-        """For each member, its steps since then."""
+        self._seen: dict[ReplicaIndex, list[Any]] = {}
+        """For each member in this life, its landmarks when its engine was looked at last, and its steps since then."""
         self._judged: dict[ReplicaIndex, int] = {}
         """For each member in this life, the position up to which its proofs were looked at."""
 
@@ -59,14 +57,14 @@ class EngineWatch:
             if self._landmarks is not None
             else (engine.view, replica.commits.position, replica.checkpoints.stable.position)
         )
-        steps = self._steps[member] = self._steps.get(member, 0) + 1
-        if steps < LOOK_AGAIN and now == self._seen.get(member):
+        seen = self._seen.get(member)
+        if seen is not None and seen[1] < LOOK_AGAIN and now == seen[0]:
+            seen[1] += 1
             return None
-        self._seen[member] = now
+        self._seen[member] = [now, 1]
         return self._look(node)
 
     def _look(self, node: "SimulatedNode") -> str | None:
-        self._steps[node.index] = 0
         return self._invariants.stepped(node.index, node.replica.engine)
 
     def _judge(self, node: "SimulatedNode", judged: int) -> str | None:

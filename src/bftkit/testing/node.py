@@ -13,7 +13,6 @@ import msgspec
 from bftkit.core.batch import BatchBody
 from bftkit.core.inputs import Received, TimerFired
 from bftkit.core.outputs import Broadcast, CancelTimer, ReadReady, Send, SetTimer
-from bftkit.core.statement import SignedMessage, statement_bytes
 from bftkit.errors import StorageError, StorageFull, WireError
 from bftkit.replica.execution import Executor
 from bftkit.replica.gate import DurabilityGate
@@ -56,6 +55,7 @@ from bftkit.testing.nemesis import LONGEST_STALL_US
 from bftkit.testing.network import SpoiltFrame
 from bftkit.testing.timers import SimulatedTimers
 from bftkit.testing.verify_stage import VerifyStage
+from bftkit.testing.voice import Voice
 
 if TYPE_CHECKING:
     from bftkit.testing.byzantine import Behaviour
@@ -102,11 +102,10 @@ class SimulatedNode:
         self.disk = SimulatedDisk(world.choices.random("disk", instance))
         self.plan = CrashPlan(world.hits)
         self.paused_until_us = 0
-        self._public_key = settings.membership.public_key(settings.own)
-        self._domain = settings.domain
-        self._codec = FrameCodec(settings, world.signatures.verify) if world.profile.encoded else None
+        codec = FrameCodec(settings, world.signatures.verify) if world.profile.encoded else None
+        self._voice = Voice(self, codec)
         self.verify_stage = VerifyStage(settings, world.signatures.verify)
-        self._open = self._codec.open if self._codec is not None else self.verify_stage.open
+        self._open = codec.open if codec is not None else self.verify_stage.open
         self._clock_rate = world.choices.clock.among("rate", instance, world.profile.clock_rates)
         if self._clock_rate != TRUE_RATE:
             world.hits["clock_rates"] += 1
@@ -308,16 +307,25 @@ class SimulatedNode:
 
     def turn(self, *events: Any) -> None:
         """Give inputs to the replica, and perform what it wants done."""
+        wants = False
         for event in events:
-            self.steps += 1
-            self._outputs(self.replica.step(event))
-        self._end_turn()
+            wants |= self._step(event)
+        if wants:
+            self._end_turn()
+        elif self.honest:
+            self.world.checkers.stepped(self)
+
+    def _step(self, event: Any) -> bool:
+        """Give one input to the replica; say whether it wants anything done."""
+        self.steps += 1
+        outputs = self.replica.step(event)
+        if outputs:
+            self._outputs(outputs)
+        return bool(outputs)
 
     def _end_turn(self) -> None:
         while self._local:
-            event = msgspec.structs.replace(self._local.popleft(), now=self.clock.now_ms())
-            self.steps += 1
-            self._outputs(self.replica.step(event))
+            self._step(msgspec.structs.replace(self._local.popleft(), now=self.clock.now_ms()))
         self._sync_if_wanted()
         if self.honest:
             self.world.checkers.stepped(self)
@@ -421,51 +429,22 @@ class SimulatedNode:
             ReadReady: self._read_ready,
         }
 
-    def _signed(self, message: Any) -> Any:
-        if not isinstance(message, SignedMessage) or getattr(message, "signature", None):
-            return message
-        statement = message.statement()
-        if self.honest and not self.forgetful:
-            self.world.checkers.signs(self.index, statement)
-        signature = self.world.signatures.sign(self._public_key, statement_bytes(self._domain, statement))
-        return msgspec.structs.replace(message, signature=signature)
-
     def _send(self, output: Send) -> None:
-        message = self._signed(output.message)
+        message = self._voice.signed(output.message)
         if output.to == self.index:
             self._local.append(Received(0, self.index, message))
         else:
-            self._post((output.to,), message)
+            self._voice.say((output.to,), message)
 
     def _broadcast(self, output: Broadcast) -> None:
-        message = self._signed(output.message)
-        self._post(self.settings.others, message)
+        message = self._voice.signed(output.message)
+        self._voice.say(self.settings.others, message)
         self._local.append(Received(0, self.index, message))
-
-    def _post(self, receivers: tuple[int, ...], message: Any) -> None:
-        self.plan.reached("shard.before_send")
-        if self.speak is not None:
-            self._lie(self.speak, receivers, message)
-            return
-        if self._codec is not None:
-            message = self._codec.frame(message)
-        self.world.post(self.instance, receivers, message)
-
-    def _lie(self, speak: "Behaviour", receivers: tuple[int, ...], message: Any) -> None:
-        if isinstance(message, SignedMessage):
-            message = msgspec.structs.replace(message, signature=b"")
-        codec = self._codec or FrameCodec(self.settings, self.world.signatures.verify)
-        for receiver in receivers:
-            for to, said in speak(receiver, message):
-                if codec.can_say(said):
-                    signed = self._signed(said)
-                    framed = signed if self._codec is None else self._codec.frame(signed)
-                    self.world.post(self.instance, (to,), framed)
 
     def _send_body(self, output: SendBody) -> None:
         body = self._payloads.get(output.ref.digest)
         if body is not None:
-            self._post((output.to,), BatchBody(output.ref, *body))
+            self._voice.say((output.to,), BatchBody(output.ref, *body))
 
     def _send_chunk(self, output: SendSnapshotChunk) -> None:
         snapshot = self.replica.snapshot_at(output.position)
@@ -474,7 +453,7 @@ class SimulatedNode:
         certificate, size = snapshot
         data = self._snapshots.read(certificate.checkpoint.height, output.offset, output.length)
         if data:
-            self._post((output.to,), SnapshotChunk(output.position, size, output.offset, data))
+            self._voice.say((output.to,), SnapshotChunk(output.position, size, output.offset, data))
 
     def _fire(self, timer: str) -> None:
         if timer == SYNC_TIMER:
