@@ -28,6 +28,9 @@ from bftkit.testing.machine_beside import MachineBeside
 if TYPE_CHECKING:
     from bftkit.testing.node import SimulatedNode
 
+WAKE_AGAIN = 7
+"""Forgotten work is looked for every so many steps, and at once where nothing else would make the member move."""
+
 MEASURE_AGAIN = 61
 """Tables are measured every so many steps: no multiple of anything, so that it is every member's turn."""
 
@@ -464,15 +467,16 @@ class Checkers:
         before = self._reached.get(member)
         if before is None:
             self._begins(node)
-        forgotten = self._idleness.problem(node)
-        if forgotten is not None:
-            raise Violation(f"n{member} has {forgotten}")
+        self._steps += 1
+        if self._steps % WAKE_AGAIN == 0 or node.is_still:
+            forgotten = self._idleness.problem(node)
+            if forgotten is not None:
+                raise Violation(f"n{member} has {forgotten}")
         now = self._reached[member] = (commits.position, height)
         if before is not None and (now[0] < before[0] or now[1] < before[1]):
             raise Violation(f"n{member} goes back from {before} to {now}")
         if height > commits.height or not commits.executed <= commits.executing <= commits.position:
             raise Violation(f"n{member} has executed what is not decided: height {height} of {commits.height}")
-        self._steps += 1
         if self._watch is not None and not node.rotten:
             self._complain(member, self._watch.stepped(node))
         if self._steps % MEASURE_AGAIN == 0 and self._bounds is not None:

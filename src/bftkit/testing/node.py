@@ -249,6 +249,11 @@ class SimulatedNode:
             self.world.stopped(self, repr(error))
 
     @property
+    def is_still(self) -> bool:
+        """Say whether nothing will happen here without somebody who comes."""
+        return not (self.timers.running or self.application.busy or self.awaits_disk)
+
+    @property
     def awaits_disk(self) -> bool:
         """Say whether something will happen here once the log has reached the disk."""
         return self._syncing or self.gate.depth > 0
