@@ -19,6 +19,7 @@ from bftkit.core.statement import Statement
 from bftkit.plugins import load_engine
 from bftkit.replica.client_messages import Envelope, OpenSession, decode_batch
 from bftkit.replica.messages import CheckpointVote, Commits, FetchCommits, OfferBodies, Progress, StableCheckpoint
+from bftkit.testing import application, edge
 from bftkit.testing.byzantine import (
     BEHAVIOURS,
     EVERYTHING,
@@ -134,13 +135,15 @@ def test_kinds_are_told_apart():
     found = {kind_of(message): type(message) for message in said}
     assert set(EVERYTHING) - set(found) == {"question"}
     assert found["proposal"] is PrePrepare
-    assert found["talk"] is Suspect
+    assert Suspect in {type(message) for message in said if kind_of(message) == "talk"}
     assert found["checkpoint"] is CheckpointVote
     assert kind_of(FetchCommits(3)) == "question"
     assert kind_of(Prepare(0, 1, bytes(32))) == kind_of(CommitVote(0, 1, bytes(32))) == "vote"
 
 
-def test_a_liar_that_says_everything_as_it_is_changes_nothing():
+def test_a_liar_that_says_everything_as_it_is_changes_nothing(monkeypatch):
+    monkeypatch.setattr(application, "LIES", 0.0)
+    monkeypatch.setattr(edge, "LIES_BEFOREHAND", 0.0)
     distrusted, liar = (world_of(3, 4, ROUGH, n0=lambda to, message: [(to, message)]) for _ in range(2))
     distrusted.nodes[0].speak = None
     assert finish(distrusted).ok
