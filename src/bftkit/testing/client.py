@@ -97,7 +97,7 @@ class SimulatedClient:
         """For requests of this session, the same sequences with other commands, which some members get."""
         self._copied: set[int] = set()
         """First sequences of the runs that members got besides those whom the session knows to have them."""
-        self._ticking = self._thinking = False
+        self._ticking = self._thinking = self._has_left = False
         self.reader = SimulatedReader(world, number, self.public_key)
         """Its reads."""
         self.acknowledged_commands = 0
@@ -113,9 +113,14 @@ class SimulatedClient:
 
     @property
     def done(self) -> bool:
-        """Say whether everything was sent and answered."""
+        """Say whether everything was sent and answered, or this client has left."""
         session = self._session
-        return session is not None and not session.pending and not self._left and self.reader.idle
+        return self._has_left or (session is not None and not session.pending and not self._left and self.reader.idle)
+
+    def leave(self) -> None:
+        """Ask for nothing any more, and wait for no answer."""
+        self._has_left = True
+        self._session, self._left = None, 0
 
     def start(self, pause_ms: int = 0) -> None:
         """Ask for a session, at once or later."""

@@ -207,7 +207,11 @@ class World:
         inflict(self, fault)
 
     def heal(self) -> None:
-        """End every fault, and start whoever is down, unless it has stopped for good."""
+        """End every fault, and start whoever is down, unless it has stopped for good.
+
+        Of more clients than there are sessions, with one kept for who comes next, the rest leave: they would take the
+        sessions from each other for ever.
+        """
         self.healed = True
         self.profile = CALM
         self.events.keep_time()
@@ -216,6 +220,8 @@ class World:
             node.no_more_faults()
             if not node.alive and not node.stopped:
                 node.start()
+        for client in self.clients[max(0, self.settings.limits.max_sessions - 1) :]:
+            client.leave()
 
     def add_client(self, name: str, envelopes: int) -> SimulatedClient:
         """Let one more client come."""
