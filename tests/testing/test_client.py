@@ -23,7 +23,7 @@ from bftkit.runtime.client_edge import LAGGING_RETRY_MS
 from bftkit.testing.client import MOST_COMMANDS, MOST_OPEN, POLICY, SimulatedClient
 from bftkit.testing.mutant_catalogue.schedules import CROWDED, SOON
 from bftkit.testing.profile import Profile
-from bftkit.testing.simulation import make_world, run_schedule
+from bftkit.testing.simulation import finish, make_world, run_schedule
 
 PBFT = load_engine("pbft")
 SESSION = (7, 1)
@@ -252,6 +252,26 @@ def test_only_what_is_answered_without_a_gap_is_acknowledged():
     watched.run(50)
     (fifth,) = watched.envelopes()[4:]
     assert fifth.acknowledged == third.first - 1
+
+
+def test_who_has_left_asks_for_nothing_and_waits_for_nothing():
+    watched = Watched().open()
+    watched.run()
+    assert not watched.client.done
+    watched.client.leave()
+    assert watched.client.done
+    watched.sent.clear()
+    watched.run(5_000)
+    assert not watched.sent
+
+
+def test_more_clients_than_sessions_leave_when_everything_heals():
+    world = make_world(1, PBFT, 4, Profile(clients=4, max_sessions=3))
+    world.start()
+    world.events.run(1_000_000)
+    world.heal()
+    assert [client.done for client in world.clients[2:]] == [True, True]
+    assert finish(make_world(1, PBFT, 4, Profile(clients=4, max_sessions=2))).ok
 
 
 def test_it_is_done_when_everything_was_sent_and_answered():
