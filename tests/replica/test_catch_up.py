@@ -9,6 +9,7 @@ from bftkit.core.checkpoint import CheckpointCertificate
 from bftkit.core.inputs import Available, Stable, Synced
 from bftkit.core.log import CommitEntry, CommitProof
 from bftkit.core.outputs import Behind
+from bftkit.replica.catch_up import SYNC_TIMER
 from bftkit.replica.inputs import PeerUp, SnapshotInstalled
 from bftkit.replica.messages import (
     CheckpointVote,
@@ -200,8 +201,10 @@ def test_entries_with_a_gap_above_are_left_alone_and_old_ones_end_a_wait():
     decide(ahead, 4)
     decide(behind, 2)
     entries = tuple(ahead.replica.commits)
+    behind.replica.catch_up.timers[SYNC_TIMER] = False
     behind.hear(0, Commits(entries[3:], 4))
     assert behind.replica.commits.position == 2
+    assert behind.replica.catch_up.timers[SYNC_TIMER], "it asks for what lies between"
     behind.engine.inputs.clear()
     behind.hear(0, Commits(entries[:1], 4))
     (synced,) = behind.engine.told(Synced)

@@ -288,6 +288,9 @@ def _on_commits(replica: "Replica", sender: ReplicaIndex, message: Commits) -> N
     if refs or proof is not None:
         replica.tell_engine(Synced(replica.now, replica.commits.position, tuple(refs), proof))
     if proof is None:
+        if message.position > replica.commits.position:
+            # What was proved lies further ahead, as when a batch that was offered was decided long ago.
+            _arm(replica, SYNC_TIMER, replica.settings.tuning.sync_grace_ms)
         return
     arm_progress(replica)
     if message.position > replica.commits.position and replica.commits.waiting < _FETCH_AHEAD:
