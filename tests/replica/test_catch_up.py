@@ -19,6 +19,7 @@ from bftkit.replica.messages import (
     StableCheckpoint,
 )
 from bftkit.replica.settings import ReplicaTuning
+from bftkit.replica.sync_timers import SYNC_TIMER
 from tests.replica.parts import (
     Host,
     Net,
@@ -203,8 +204,10 @@ def test_entries_with_a_gap_above_are_left_alone_and_old_ones_end_a_wait():
     decide(ahead, 4)
     decide(behind, 2)
     entries = tuple(ahead.replica.commits)
+    behind.replica.catch_up.timers[SYNC_TIMER] = False
     behind.hear(0, Commits(entries[3:], 4))
     assert behind.replica.commits.position == 2
+    assert behind.replica.catch_up.timers[SYNC_TIMER], "it asks for what lies between"
     behind.engine.inputs.clear()
     behind.hear(0, Commits(entries[:1], 4))
     (synced,) = behind.engine.told(Synced)

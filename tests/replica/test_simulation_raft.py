@@ -97,3 +97,7 @@ def test_other_profiles(profile):
 def test_the_same_seed_gives_the_same_run():
     first, second = (run_schedule(4, engine="raft", replicas=3) for _ in range(2))
     assert first.trace_hash == second.trace_hash
+
+
+def test_what_was_decided_and_is_heard_of_again_may_be_kept_for_longer():
+    assert run_schedule(343, engine="raft", replicas=3).violations == ()

@@ -12,9 +12,9 @@ from bftkit.core.batch import BatchRef
 from bftkit.core.ids import canonical
 from bftkit.core.log import CommitEntry, CommitProof
 from bftkit.plugins import load_engine
-from bftkit.replica.catch_up import _Download
 from bftkit.replica.dissemination import BEYOND_QUOTA
 from bftkit.replica.inputs import Submission
+from bftkit.replica.state_transfer import Download
 from bftkit.runtime.node import SNAPSHOT_DIRECTORY
 from bftkit.storage.snapshots import SUFFIX
 from bftkit.testing.bounds import Bounds
@@ -157,8 +157,8 @@ def crowd(node) -> None:
 
 
 def download_more(node) -> None:
-    node.replica.catch_up.download = _Download(node.replica.checkpoints.stable, 100, 1)
-    node.replica.catch_up.download.received = 101
+    node.replica.state_transfer.download = Download(node.replica.checkpoints.stable, 100, 1)
+    node.replica.state_transfer.download.received = 101
 
 
 def trim_nothing(node) -> None:
@@ -200,7 +200,7 @@ def hold_outputs(node) -> None:
         (vote_for_checkpoints, "19 own checkpoint votes"),
         (count_checkpoint_votes, "9 checkpoints whose votes are counted where there may be 8"),
         (keep_roots, "roots where"),
-        (keep_states, "4 states that wait for a certificate where there may be 3"),
+        (keep_states, "4 states in memory where there may be 3"),
         (keep_longer, "batches that are kept longer"),
         (take_offers, "65 bodies that n2 offers where there may be 64"),
         (remember_requests, "1 requests on their way where there may be 0"),

@@ -8,11 +8,12 @@ from bftkit.core.batch import BatchRef
 from bftkit.core.log import CommitEntry, CommitProof
 from bftkit.core.outputs import SetTimer
 from bftkit.plugins import load_engine
-from bftkit.replica.catch_up import PROGRESS_TIMER, SYNC_TIMER, _Download
 from bftkit.replica.dissemination import FETCH_TIMER
 from bftkit.replica.inputs import Submission
 from bftkit.replica.messages import Progress
-from bftkit.testing.checkers import Violation
+from bftkit.replica.state_transfer import Download
+from bftkit.replica.sync_timers import PROGRESS_TIMER, SYNC_TIMER
+from bftkit.testing.checkers import WAKE_AGAIN, Violation
 from bftkit.testing.idleness import Idleness
 from bftkit.testing.profile import Profile
 from bftkit.testing.simulation import finish, make_world
@@ -46,7 +47,7 @@ def take_a_request(node) -> None:
 
 
 def fetch_a_state(node) -> None:
-    node.replica.catch_up.download = _Download(node.replica.checkpoints.stable, 100, 1)
+    node.replica.state_transfer.download = Download(node.replica.checkpoints.stable, 100, 1)
 
 
 def hear_of_more(node) -> None:
@@ -54,7 +55,7 @@ def hear_of_more(node) -> None:
 
 
 def install(node) -> None:
-    node.replica.catch_up.installing = True
+    node.replica.state_transfer.installing = Download(node.replica.checkpoints.stable, 100, 1)
 
 
 def vote(node) -> None:
@@ -101,7 +102,8 @@ def test_work_of_each_kind_needs_a_plan_of_its_kind(node, tamper, what, plan, ex
     start(*excuses)(node)
     assert (idleness.problem(node) or "").startswith(what), "a timer of another kind is no excuse"
     with pytest.raises(Violation, match=f"n0 has {what} that wait"):
-        node.world.checkers.stepped(node)
+        for _ in range(WAKE_AGAIN):
+            node.world.checkers.stepped(node)
     if plan is not None:
         plan(node)
         assert idleness.problem(node) is None

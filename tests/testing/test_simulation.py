@@ -110,7 +110,7 @@ def test_positions_out_of_order_are_found():
 
 
 def test_work_that_nobody_does_is_found():
-    assert any("would wake it" in text for text in violations_of(Idle, 3, "calm"))
+    assert any("nothing that would bring them on" in text for text in violations_of(Idle, 3, "calm"))
 
 
 def test_an_exception_is_found():

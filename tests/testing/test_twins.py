@@ -164,11 +164,11 @@ AIMED = TwinsPlan("pbft", losses=("", VOTES), aimed=True, seed=3)
 @pytest.mark.parametrize(
     ("broken", "plan", "says"),
     [
-        (smaller_quorum, SHUFFLED, "votes against what view|another one"),
-        (no_prepared_certificates, SHUFFLED, "votes against what view|another one"),
-        (only_certificates_of_the_last_view, SHUFFLED, "votes against what view|another one"),
-        (empty_new_view, SHUFFLED, "votes against what view|another one"),
-        (oldest_certificate, AIMED, "votes against what view|another one"),
+        (smaller_quorum, SHUFFLED, "against what view|another one"),
+        (no_prepared_certificates, SHUFFLED, "against what view|another one"),
+        (only_certificates_of_the_last_view, SHUFFLED, "against what view|another one"),
+        (empty_new_view, SHUFFLED, "against what view|another one"),
+        (oldest_certificate, AIMED, "against what view|another one"),
         (second_vote, SHUFFLED, "must not get"),
         (forgetful_restart, RESTARTS, "must not get|another one|falls"),
         (no_timers, SHUFFLED, "not everything is ordered"),

@@ -225,9 +225,8 @@ def _on_commits(replica: "Replica", sender: ReplicaIndex, message: Commits) -> N
     state = replica.catch_up
     if sender == replica.own or replica.state_transfer.installing is not None:
         return
-    if state.claims[sender] is None and message.position > replica.commits.position:
-        state.claims[sender] = Progress(message.position, 0, 0)
-        arm_sync(replica)
+    claim = state.claims[sender]
+    state.claims[sender] = Progress(message.position, 0, 0) if claim is None else claim
     refs: list[BatchRef] = []
     proof = None
     for entry in message.entries:
@@ -245,6 +244,9 @@ def _on_commits(replica: "Replica", sender: ReplicaIndex, message: Commits) -> N
     if refs or proof is not None:
         replica.tell_engine(Synced(replica.now, replica.commits.position, tuple(refs), proof))
     if proof is None:
+        if message.position > replica.commits.position:
+            # What was proved lies further ahead, as when a batch that was offered was decided long ago.
+            arm(replica, SYNC_TIMER, replica.settings.tuning.sync_grace_ms)
         return
     arm_progress(replica)
     if message.position > replica.commits.position and replica.commits.waiting < _FETCH_AHEAD:

@@ -45,6 +45,13 @@ if TYPE_CHECKING:
         load_mutants,
         run_mutants,
     )
+    from bftkit.testing.mutation_sweep import (
+        MutationCase,
+        SweepResult,
+        mutation_cases,
+        run_mutation_case,
+        sweep_mutations,
+    )
     from bftkit.testing.nemesis import Fault
     from bftkit.testing.network import Network
     from bftkit.testing.node import SimulatedNode
@@ -85,6 +92,7 @@ _HOMES = {
     "Model": "linearizability",
     "Mutant": "mutants",
     "MutantResult": "mutants",
+    "MutationCase": "mutation_sweep",
     "Network": "network",
     "Operation": "linearizability",
     "Outcome": "simulation",
@@ -106,6 +114,7 @@ _HOMES = {
     "SimulatedDisk": "disk",
     "SimulatedNode": "node",
     "Spare": "fault_atlas",
+    "SweepResult": "mutation_sweep",
     "TwinsPlan": "twins",
     "TwinsResult": "twins",
     "Verdict": "linearizability",
@@ -125,11 +134,13 @@ _HOMES = {
     "hunt": "mutants",
     "load_mutants": "mutants",
     "make_behaviour": "byzantine",
+    "mutation_cases": "mutation_sweep",
     "parse_scenario": "twins_scenarios",
     "record_case": "shrink",
     "replay_scenario": "scenario",
     "run_campaign": "campaign",
     "run_mutants": "mutants",
+    "run_mutation_case": "mutation_sweep",
     "run_schedule": "simulation",
     "run_twins": "twins",
     "scenario_text": "twins_scenarios",
@@ -139,6 +150,7 @@ _HOMES = {
     "shrink_case": "shrink",
     "simulate": "simulation",
     "solo_spec": "solo",
+    "sweep_mutations": "mutation_sweep",
     "write_chart": "chart",
 }
 
@@ -170,6 +182,7 @@ __all__ = [
     "Model",
     "Mutant",
     "MutantResult",
+    "MutationCase",
     "Network",
     "Operation",
     "Outcome",
@@ -189,6 +202,7 @@ __all__ = [
     "SimulatedDisk",
     "SimulatedNode",
     "Spare",
+    "SweepResult",
     "TwinsPlan",
     "TwinsResult",
     "Verdict",
@@ -208,11 +222,13 @@ __all__ = [
     "hunt",
     "load_mutants",
     "make_behaviour",
+    "mutation_cases",
     "parse_scenario",
     "record_case",
     "replay_scenario",
     "run_campaign",
     "run_mutants",
+    "run_mutation_case",
     "run_schedule",
     "run_twins",
     "scenario_text",
@@ -222,6 +238,7 @@ __all__ = [
     "shrink_case",
     "simulate",
     "solo_spec",
+    "sweep_mutations",
     "write_chart",
 ]
 

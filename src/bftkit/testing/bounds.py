@@ -102,7 +102,9 @@ class Bounds:
         yield "executed positions", commits.executed - commits.base, (1 + LOST_SNAPSHOTS) * self._between
         named = sum(len(entry.refs) for entry in commits) + self.widest * self._span
         decided = payloads.decided_count
-        yield "decided batches", decided, named + self._decided_at_start.get(node.index, 0)
+        # Whoever hears again of what was decided keeps it for as long as a proposal may name it again.
+        kept = min(payloads.kept_longer_count, self._between * self.widest)
+        yield "decided batches", decided, named + kept + self._decided_at_start.get(node.index, 0)
         yield "bodies", len(payloads), decided + len(replica.mempool)
         yield "missing bodies", len(payloads.missing), named + OFFERED_BODIES * self._members
         yield "bodies that the engine waits for", len(replica.asked.refs), VIEWS_AT_ONCE * named

@@ -60,7 +60,8 @@ def _expect_possible(world: "World", given: Liars) -> None:
             raise ConfigurationError(f"there is no behaviour {how!r}: say one of {', '.join(sorted(BEHAVIOURS))}")
 
 
-def _distrust(world: "World", index: ReplicaIndex, why: str) -> None:
+def distrust(world: "World", index: ReplicaIndex, why: str) -> None:
+    """Hold a member to no rule from now on, whether or not the engine tolerates that."""
     world.nodes[index].honest = False
     world.checkers.suspects[index] = why
     for node in world.nodes:
@@ -69,7 +70,7 @@ def _distrust(world: "World", index: ReplicaIndex, why: str) -> None:
 
 def _let_be_two(world: "World", index: ReplicaIndex) -> None:
     """Let a member be two honest instances with one key."""
-    _distrust(world, index, TWINS)
+    distrust(world, index, TWINS)
     world.instances[index] = (index, len(world.nodes))
     twin = SimulatedNode(world, world.nodes[index].settings, len(world.nodes))
     twin.honest = False
@@ -87,7 +88,7 @@ def _twin_says(world: "World", twin: SimulatedNode, outputs: list[Any]) -> list[
 
 def _let_lie(world: "World", index: ReplicaIndex, how: str | Behaviour) -> None:
     name = how if isinstance(how, str) else OF_ITS_OWN
-    _distrust(world, index, name)
+    distrust(world, index, name)
     node = world.nodes[index]
     behave = _behaviour(world, index, how) if isinstance(how, str) else how
 
