@@ -35,7 +35,7 @@ def test_every_type_of_message_is_changed_in_every_way(engine, replicas):
         named.setdefault(case.message, []).append(case.number)
     assert MESSAGES[engine] | {"BatchBody", "CheckpointVote", "Progress", "Commits"} <= set(named)
     assert all(numbers == list(range(NEVER_SAID, len(numbers) - 1)) for numbers in named.values())
-    assert all(len(numbers) > 3 for numbers in named.values())
+    assert all(len(numbers) > 1 for numbers in named.values())
 
 
 @pytest.mark.parametrize(("engine", "replicas"), ENGINES)

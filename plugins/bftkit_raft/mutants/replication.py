@@ -173,13 +173,6 @@ MUTANTS = (
         (Promise("raft", "ordered", 3), Schedules("raft", 3, TERMS)),
     ),
     Mutant(
-        "raft: the log before is not looked at",
-        "Entries are appended to a log that is not the leader's (Raft §3.5, consistency check).",
-        "bftkit_raft.following:is_same_before",
-        lambda original: lambda state, message: message.previous_position <= state.log.last,
-        (Schedules("raft", 3, TERMS), Promise("raft", "ordered", 5)),
-    ),
-    Mutant(
         "raft: a stale tail counts as the leader's",
         "While its leader's entries wait for bodies, a follower acknowledges what stands in their place (Raft §3.5).",
         "bftkit_raft.following:log_reaches",

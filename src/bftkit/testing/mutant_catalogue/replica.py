@@ -12,7 +12,8 @@ from bftkit.replica.outputs import Append, SaveSnapshot
 from bftkit.replica.records import RecordKind
 from bftkit.testing.mutant_catalogue.schedules import AWAY, BUSY, CRASHES, SPLIT
 from bftkit.testing.mutants import Check, Mutant, Schedules, doing_nothing
-from bftkit.testing.simulation import simulate
+from bftkit.testing.profile import Profile
+from bftkit.testing.simulation import finish, seeded_world, simulate
 
 
 def _no_barrier(original: Any) -> Any:
@@ -58,6 +59,21 @@ def _snapshots_first(original: Any) -> Any:
         return sorted(original(self), key=lambda output: not isinstance(output, SaveSnapshot))
 
     return finish
+
+
+def _look_at_what_is_saved() -> str | None:
+    """A snapshot is saved behind every record that its turn makes."""
+    world = seeded_world(1, profile=Profile(clients=2, envelopes=20, checkpoint_interval=2, snapshot_positions=2))
+    early: list[int] = []
+
+    def watch(outputs: list[Any]) -> list[Any]:
+        saved = next((place for place, one in enumerate(outputs) if isinstance(one, SaveSnapshot)), len(outputs))
+        early.extend(place for place, one in enumerate(outputs) if place > saved and isinstance(one, Append))
+        return outputs
+
+    world.nodes[0].rewrite = watch
+    finish(world)
+    return "a record comes behind it" if early else None
 
 
 def _no_oldest(original: Any) -> Any:
@@ -210,7 +226,7 @@ MUTANTS = (
         "A state is durable before what the engine knew at its position, and whoever starts from it knows too little.",
         "bftkit.replica.replica:Replica._finish",
         _snapshots_first,
-        (Schedules("hotstuff", first=1_064, count=1), Schedules("hotstuff", profile=CRASHES, count=400)),
+        (Check(_look_at_what_is_saved),),
     ),
     Mutant(
         "recovery: decided positions are forgotten",
