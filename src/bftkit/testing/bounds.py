@@ -32,7 +32,7 @@ OUTPUTS_OF_A_POSITION = 40
 LOST_SNAPSHOTS = 1
 """Snapshots in a row that are made and not kept, or that would be due while a member catches up."""
 
-RECORDS_OF_A_POSITION = 2 * 8
+RECORDS_OF_A_POSITION = 16
 """Records of the log for each decided position and batch: its body, its decision, what was signed about it."""
 
 OFFERED_BODIES = 64
