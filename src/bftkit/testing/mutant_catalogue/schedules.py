@@ -77,6 +77,3 @@ CROWDED = Profile(
     apply_us=(20, 50_000),
 )
 """More clients than sessions: whoever opens one takes it from somebody."""
-
-SOON = (("timeout_cap_factor", "2"),)
-"""Options of an engine with which a group has to have healed soon."""

@@ -8,8 +8,9 @@ from bftkit.core.ids import canonical
 from bftkit.core.quorum import FaultModel, Quorum
 from bftkit.replica.client_messages import SessionOpened
 from bftkit.runtime.client_session import ClientSession
-from bftkit.testing.mutant_catalogue.schedules import AWAY, CRASHES, CROWDED, LYING, REPEATING, SOON
+from bftkit.testing.mutant_catalogue.schedules import AWAY, CRASHES, CROWDED, LYING, REPEATING
 from bftkit.testing.mutants import Check, Mutant, Schedules, agreeing_at_once, doing_nothing
+from bftkit.testing.simulation import seeded_world
 from bftkit.wire.auth import SigningKey
 
 
@@ -76,6 +77,15 @@ def _look_at_invented_answers() -> str | None:
     for _ in range(4):
         session.on_reply(3, SessionOpened(session.nonce, (9, 9)), invented, 0)
     return f"one replica has opened session {session.id}" if session.is_open else None
+
+
+def _look_at_a_crowd() -> str | None:
+    """More clients than there are sessions are all served within half a minute."""
+    world = seeded_world(1, profile=CROWDED)
+    world.start()
+    world.events.run(30_000_000)
+    waiting = sum(not client.done for client in world.clients)
+    return f"{waiting} of {len(world.clients)} clients wait" if waiting else None
 
 
 MUTANTS = (
@@ -161,7 +171,7 @@ MUTANTS = (
         "Clients that outnumber the sessions take them from each other for ever, and none gets to use one.",
         "bftkit.runtime.session_policy:reopening_pause_ms",
         lambda original: lambda policy, losses, share: 0,
-        (Schedules(profile=CROWDED, settings=SOON),),
+        (Check(_look_at_a_crowd),),
     ),
 )
 """All of them."""
