@@ -19,7 +19,8 @@ pytestmark = pytest.mark.anyio
 CLIENTS = 6
 COMMANDS = 40
 OWN_KEYS = 3
-SHARED = b"shared"
+COUNT = add(b"shared", 1)
+"""What all clients ask for now and then."""
 PATIENCE_S = 60.0
 
 ENGINES = {
@@ -53,7 +54,7 @@ def script(seed: int, client: int) -> list[bytes]:
                     add(key, chance.randrange(-9, 9)),
                     read(key),
                     put(key, b"word"),  # nothing can be added to it, and that is an answer too
-                    add(SHARED, 1),
+                    COUNT,
                 )
             )
         )
@@ -99,30 +100,27 @@ async def common_root(nodes: Sequence[Node]) -> bytes:
             await anyio.sleep(0.01)
 
 
-def own_results(seed: int, told: list[list[bytes]]) -> list[list[bytes]]:
-    """Leave out what depends on the others: the answers about the key that is everybody's."""
+def results(seed: int, told: list[list[bytes]], *, shared: bool) -> list[list[bytes]]:
+    """Keep the answers about the key that is everybody's, or about all others, which depend on nobody else."""
     return [
-        [answer for command, answer in zip(script(seed, client), answers, strict=True) if command != add(SHARED, 1)]
-        for client, answers in enumerate(told)
+        [answer for command, answer in zip(script(seed, who), answers, strict=True) if (command == COUNT) is shared]
+        for who, answers in enumerate(told)
     ]
 
 
-def shared_results(seed: int, told: list[list[bytes]]) -> list[list[bytes]]:
-    """Keep the answers about the key that is everybody's."""
-    return [
-        [answer for command, answer in zip(script(seed, client), answers, strict=True) if command == add(SHARED, 1)]
-        for client, answers in enumerate(told)
-    ]
+def sums_of(seed: int, told: list[list[bytes]]) -> list[bytes]:
+    """Return what everybody was told about the key that is everybody's, in no order."""
+    return sorted(answer for answers in results(seed, told, shared=True) for answer in answers)
 
 
 @pytest.mark.parametrize("hurt", [False, True], ids=["calm", "with a member that stops"])
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_every_engine_gives_each_client_the_same_results(seed: int, hurt: bool) -> None:
     expected, root = await play("solo", seed, hurt=False)
-    sums = sorted(answer for answers in shared_results(seed, expected) for answer in answers)
+    sums = sums_of(seed, expected)
     assert len(set(sums)) == len(sums) > CLIENTS, "each of them saw a sum of its own"
     for engine in ("raft", "pbft", "hotstuff"):
         told, reached = await play(engine, seed, hurt=hurt)
-        assert own_results(seed, told) == own_results(seed, expected), engine
-        assert sorted(answer for answers in shared_results(seed, told) for answer in answers) == sums, engine
+        assert results(seed, told, shared=False) == results(seed, expected, shared=False), engine
+        assert sums_of(seed, told) == sums, engine
         assert reached == root, engine

@@ -1,5 +1,6 @@
 """How a simulated member speaks: what it says is signed and framed, and changed where the member lies."""
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -22,6 +23,11 @@ class Voice:
         self._codec = codec
         self._public_key = settings.membership.public_key(settings.own)
         self._domain = settings.domain
+
+    @cached_property
+    def _frames(self) -> FrameCodec:
+        """Know what a frame can hold, also where none is made."""
+        return self._codec or FrameCodec(self._node.settings, self._node.world.signatures.verify)
 
     def signed(self, message: Any) -> Any:
         """Sign a message that is one to be signed, and is not."""
@@ -48,9 +54,9 @@ class Voice:
         node = self._node
         if isinstance(message, SignedMessage):
             message = msgspec.structs.replace(message, signature=b"")
-        codec = self._codec or FrameCodec(node.settings, node.world.signatures.verify)
         for receiver in receivers:
             for to, said in speak(receiver, message):
-                if codec.can_say(said):
+                if self._frames.can_say(said):
                     signed = self.signed(said)
-                    node.world.post(node.instance, (to,), signed if self._codec is None else codec.frame(signed))
+                    framed = signed if self._codec is None else self._codec.frame(signed)
+                    node.world.post(node.instance, (to,), framed)
